@@ -1,0 +1,1 @@
+"""Face tools: detect, embed, segment, retouch, enhance, fuse; each behind a protocol of `base`."""

@@ -1,0 +1,73 @@
+"""Files that are either whole or not there: written beside their place, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from easyphoto.errors import EasyPhotoError, NotFound, StorageError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    getattr(errno, "EDQUOT", -1): "your disk quota is used up; free some space and try again",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.EACCES: "the folder may not be written to; change its permissions or choose another folder",
+    errno.EPERM: "the folder may not be written to; change its permissions or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
+}
+
+
+def storage_error(path: Path, error: OSError) -> EasyPhotoError:
+    """The error of our tree for a failed write to `path`, as a sentence with what to do."""
+    if error.errno == errno.ENOENT:
+        return NotFound(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
+    reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")
+    return StorageError(f"{path} cannot be written: {reason}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` in one atomic step; a file that was there is replaced.
+
+    A crash or a full disk leaves the old file (or none), never half of the new one. The temporary file lies in the
+    same folder, because a rename is atomic only within one file system.
+
+    Args:
+        path: Where the file shall lie; its folder must exist.
+        data: The whole content.
+
+    Raises:
+        StorageError: The disk is full, read-only or closed to us.
+        NotFound: The folder does not exist.
+    """
+    # Short and independent of the final name: that one may already use up the file system's limit.
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with its line ends untouched, the way `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system can (not on Windows or some network disks)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Pure picture arithmetic on numpy arrays: reading, geometry, masks, colour, blending, control maps."""

@@ -1,0 +1,113 @@
+"""A portrait from request to picture: plan, then for each picture and each face the two passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from easyphoto.engine.base import Engine
+from easyphoto.events import Listener, ignore
+from easyphoto.faces.tools import FaceTools
+from easyphoto.portrait import finishing, outcome, stages
+from easyphoto.portrait.plan import PortraitPlan, Scene, Slot, make_plan, make_scene
+from easyphoto.portrait.pose import pose_map
+from easyphoto.portrait.progress import Progress
+from easyphoto.portrait.references import Materials, fitted, fuse_reference, load_materials
+from easyphoto.records import LoraUse, Photo, Pixels
+from easyphoto.specs import PortraitRequest, PortraitResult
+
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Studio:
+    """What all pictures of one request share."""
+
+    plan: PortraitPlan
+    people: tuple[Materials, ...]
+    """One for each slot of the plan."""
+    engine: Engine
+    tools: FaceTools
+
+
+def run(
+    request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Listener = ignore
+) -> tuple[PortraitResult, ...]:
+    """Make the pictures of a request; picture i uses seed + i.
+
+    Args:
+        request: Who goes where, and how.
+        engine: Paints.
+        tools: Find, compare and fuse faces.
+        listener: Told of every step; may raise Cancelled.
+
+    Raises:
+        TemplateError: See `plan.make_plan`.
+        LoraError: A LoRA is broken or of another model.
+        ToolMissing: The base model lacks every ControlNet that was asked for.
+        NotFound: A file of a person is gone.
+        PhotoError: A person's reference cannot be used any more.
+    """
+    progress = Progress(listener)
+    with progress.stage("plan"):
+        plan = make_plan(request, engine, tools)
+        people = tuple(load_materials(slot.person, tools) for slot in plan.slots)
+    studio = Studio(plan=plan, people=people, engine=engine, tools=tools)
+    seeds = [(request.seed + i) % _SEEDS for i in range(request.count)]
+    return tuple(_picture(studio, seed, progress.for_picture(i, request.count)) for i, seed in enumerate(seeds))
+
+
+def _picture(studio: Studio, seed: int, progress: Progress) -> PortraitResult:
+    """One picture: every face in turn, on what the faces before it left."""
+    plan, template = studio.plan, studio.plan.request.template
+    current, changed, painted = template, np.zeros(template.pixels.shape[:2], np.float32), []
+    for slot, person in zip(plan.slots, studio.people):
+        scene = make_scene(current, slot.face, plan.family, plan.request.crop_ratio, slot.others)
+        steps = _paint(studio, scene, slot, person, seed, progress)
+        with progress.stage("paste back"):
+            pixels, mask = finishing.paste(scene, steps[-1][1])
+        current, changed = Photo(pixels=pixels, name=template.name), np.maximum(changed, mask)
+        painted.append((slot, steps))
+    with progress.stage("score"):
+        faces = tuple(outcome.face_outcome(current, slot, steps, studio.tools) for slot, steps in painted)
+    return PortraitResult(
+        picture=current, changed=outcome.grey(changed, template.name), seed=seed, faces=faces,
+        infotext=outcome.infotext(plan, studio.engine.name, seed), seconds=progress.seconds, warnings=plan.warnings,
+    )  # fmt: skip
+
+
+def _paint(studio: Studio, scene: Scene, slot: Slot, person: Materials, seed: int, progress: Progress) -> outcome.Steps:
+    """(name, crop) of every stage of one face."""
+    request, crop = studio.plan.request, scene.crop
+    words = _words(studio.plan, slot, seed)
+    with progress.stage("fuse"):
+        fused = _fused(studio, scene, slot, person, crop.photo.pixels, request.fuse_before)
+        scene = fitted(scene, person, studio.tools) if slot.fuse and request.fuse_before else scene
+        pose = pose_map(crop, scene.crop.face, scene.first_size)
+    with progress.stage("first pass"):
+        job = stages.first_job(scene, fused, pose, words, studio.plan.first)
+        first = stages.resize(studio.engine.inpaint(job, progress.step), crop.photo.width)
+    with progress.stage("fuse again"):
+        toned = finishing.match_tone(scene, first) if request.color_shift_first else first
+        held = _fused(studio, scene, slot, person, toned, request.fuse_after)
+    steps = [("original", crop.photo.pixels), ("fused", fused), ("first pass", first)]
+    if studio.plan.second:
+        with progress.stage("second pass"):
+            held = studio.engine.inpaint(stages.second_job(scene, held, words, studio.plan.second), progress.step)
+        steps.append(("second pass", held))
+    with progress.stage("paste back"):
+        steps.append(("result", finishing.match_tone(scene, held) if request.color_shift_last else held))
+    return tuple(steps)
+
+
+def _fused(studio: Studio, scene: Scene, slot: Slot, person: Materials, pixels: Pixels, share: float) -> Pixels:
+    """The crop with the person's photo laid over its face, where that can be done."""
+    if not slot.fuse:
+        return pixels
+    return fuse_reference(person, Photo(pixels=pixels, name=scene.picture.name), scene.crop.face, share, studio.tools)
+
+
+def _words(plan: PortraitPlan, slot: Slot, seed: int) -> stages.Words:
+    lora = LoraUse(path=slot.person.lora, weight=plan.request.lora_weight)
+    return stages.Words(prompt=plan.prompt, negative=plan.negative, guidance=plan.guidance, loras=(lora,), seed=seed)

@@ -1,0 +1,180 @@
+"""Everything is settled here before anything is computed: which face becomes whom, what is used, what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from easyphoto.engine.base import Engine
+from easyphoto.errors import LoraError, TemplateError, ToolMissing
+from easyphoto.faces.tools import FaceTools
+from easyphoto.families import PROFILES, Family
+from easyphoto.imaging.geometry import Crop, crop_square, move_face, roll_of
+from easyphoto.imaging.head import head_turn
+from easyphoto.portrait.prompts import negative_prompt, positive_prompt
+from easyphoto.records import ConditionKind, Face, Photo
+from easyphoto.specs import PassSettings, Person, PortraitRequest
+
+SMALLEST_FACE = 40
+"""Longer side of a face box in px; below it the crop is enlarged so much that neither pass sees a face."""
+MOST_TURN = 50.0
+"""Degrees beyond which half of the face is hidden and a photo's texture cannot be laid onto it."""
+_LEVEL_ENOUGH = math.radians(5)
+"""A smaller tilt is left: turning the crop resamples it for nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """One face of a picture, cut out for the two passes."""
+
+    picture: Photo
+    """The template, or what has become of it so far."""
+    face: Face
+    """Where in `picture`."""
+    crop: Crop
+    """Square of `second_size` px around the face, eyes level, with the face in its coordinates: first the template's,
+    and the person's once it has been fused in."""
+    others: tuple[Face, ...]
+    """The picture's other faces in the crop's coordinates; nothing in them is painted."""
+    first_size: int
+    """Side in px that the first pass works at."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slot:
+    """One face of the template and who it becomes."""
+
+    person: Person
+    face: Face
+    others: tuple[Face, ...]
+    """The template's other faces."""
+    fuse: bool
+    """Whether the person's photo can be laid onto this face."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PortraitPlan:
+    """A request with all its open ends tied."""
+
+    request: PortraitRequest
+    family: Family
+    slots: tuple[Slot, ...]
+    first: PassSettings
+    second: PassSettings | None
+    guidance: float
+    prompt: str
+    negative: str
+    warnings: tuple[str, ...]
+
+
+def make_plan(request: PortraitRequest, engine: Engine, tools: FaceTools) -> PortraitPlan:
+    """Settle a request; every refusal of a portrait happens here or in reading the person's files.
+
+    Raises:
+        TemplateError: No face, fewer faces than people, or a face that is too small.
+        LoraError: A person was trained on another family of models.
+        ToolMissing: The base model has none of the ControlNets of the first pass.
+    """
+    family = engine.family
+    faces = tools.faces(request.template)
+    _check_template(request, faces)
+    _check_people(request, family)
+    warnings: list[str] = []
+    places = [place for place, person in enumerate(request.people) if person is not None]
+    slots = tuple(_slot(request, place, faces, tools, warnings) for place in places)
+    first = _available(request.first, engine, "first", warnings)
+    if first is None:
+        kinds = ", ".join(kind for kind, _ in request.first.weights)
+        raise ToolMissing(f"the base model {engine.name} has no ControlNet for {kinds}; add one to its controlnet folder")
+    profile = PROFILES[family]
+    return PortraitPlan(
+        request=request, family=family, slots=slots, first=first,
+        second=_available(request.second, engine, "second", warnings) if request.second else None,
+        guidance=profile.guidance if request.guidance is None else request.guidance,
+        prompt=positive_prompt(request), negative=negative_prompt(request, family), warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def make_scene(
+    picture: Photo, face: Face, family: Family, crop_ratio: float | None = None, others: tuple[Face, ...] = ()
+) -> Scene:
+    """Cut a face out of its picture at the family's ratio and size; nothing is detected again.
+
+    Args:
+        picture: Where `face` was found, or the same picture with other faces already painted.
+        face: The one to cut around.
+        family: Decides ratio and sizes.
+        crop_ratio: Side of the square in longer sides of the face box; None takes the family's.
+        others: Further faces of the picture, which are to be left alone.
+    """
+    profile = PROFILES[family]
+    ratio = profile.crop_ratio if crop_ratio is None else crop_ratio
+    tilted = abs(roll_of(face)) > _LEVEL_ENOUGH
+    crop = crop_square(picture, face, ratio, profile.second_size, upright=tilted)
+    moved = tuple(move_face(other, crop.matrix) for other in others)
+    return Scene(picture=picture, face=face, crop=crop, others=moved, first_size=profile.first_size)
+
+
+def _check_template(request: PortraitRequest, faces: tuple[Face, ...]) -> None:
+    name = request.template.name
+    if not faces:
+        raise TemplateError(f"{name} shows no face that can be found; choose a picture with a face seen from the front")
+    wanted = sum(person is not None for person in request.people[len(faces) :])
+    if wanted:
+        raise TemplateError(
+            f"{name} shows {_count(len(faces), 'face')}, but {_count(len(request.people), 'place')} were filled; "
+            "name fewer people or choose a picture with more faces"
+        )
+    for place, (face, person) in enumerate(zip(faces, request.people), start=1):
+        side = max(face.box.width, face.box.height)
+        if person is not None and side < SMALLEST_FACE:
+            raise TemplateError(
+                f"face {place} from the left in {name} is only {side:.0f} px; "
+                f"choose a picture where it is at least {SMALLEST_FACE} px, or enlarge it first"
+            )
+
+
+def _check_people(request: PortraitRequest, family: Family) -> None:
+    for person in request.people:
+        if person is not None and person.family is not family:
+            raise LoraError(
+                f"{person.name} was trained on a {person.family.value} model and the base model is {family.value}; "
+                f"train {person.name} again on this one, or choose a {person.family.value} base model"
+            )
+
+
+def _slot(request: PortraitRequest, place: int, faces: tuple[Face, ...], tools: FaceTools, warnings: list[str]) -> Slot:
+    person, face = request.people[place], faces[place]
+    if person is None:
+        raise TemplateError(f"place {place + 1} from the left is empty; name a person for it")
+    reason = _no_fusion(face)
+    if reason:
+        warnings.append(
+            f"face {place + 1} from the left in {request.template.name} is {reason}: fusion and face pose are left out, "
+            "so the likeness rests on the training alone; a face seen from the front comes out nearer"
+        )
+    others = tuple(other for other in faces if other is not face)
+    return Slot(person=person, face=tools.body(request.template, face), others=others, fuse=not reason)
+
+
+def _no_fusion(face: Face) -> str:
+    if face.mesh is None:
+        return "turned away or half hidden"
+    turn = head_turn(face)
+    return "turned too far" if turn is None or max(abs(turn.yaw), abs(turn.pitch)) > MOST_TURN else ""
+
+
+def _available(settings: PassSettings, engine: Engine, which: str, warnings: list[str]) -> PassSettings | None:
+    """The settings with the ControlNets that are there; None if none is."""
+    there = {kind.value for kind in engine.conditions}
+    kept = tuple(pair for pair in settings.weights if ConditionKind(pair[0]).value in there)
+    for kind, _ in settings.weights:
+        if kind not in there:
+            warnings.append(f"the base model {engine.name} has no {kind} ControlNet: the {which} pass goes without it")
+    if not kept:
+        return None
+    return replace(settings, weights=kept)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,1 @@
+"""Pages a person enjoys reading, each one self-contained file."""

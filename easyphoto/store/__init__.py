@@ -1,0 +1,1 @@
+"""What lies on disk: people, templates, LoRA files; every write is atomic."""

@@ -1,0 +1,80 @@
+"""Weighted sums of LoRAs, taken where they act: on the products of the factors, not on the factors.
+
+Averaging the factors themselves gives the cross terms up_i @ down_j of different checkpoints too, which nobody trained.
+Here each module's sum of products is formed exactly and then cut back to the rank of the files, by the truncated singular
+value decomposition, which is the nearest matrix of that rank (Eckart and Young, 1936).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from easyphoto.errors import LoraError, SpecError
+from easyphoto.store.lora_file import ALPHA, DOWN, UP, Array, LoraFile, LoraModule, Weights
+
+
+def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile:
+    """The LoRA whose products are the weighted sum of the files' products, at the largest rank among the files.
+
+    A module that a file lacks counts as zero in it. Metadata and precision are the first file's.
+
+    Raises:
+        SpecError: There are no files, or not one weight for each.
+        LoraError: A module has different shapes in different files.
+    """
+    if not files or len(files) != len(weights):
+        raise SpecError(f"merging needs one weight for each file, got {len(files)} files and {len(weights)} weights")
+    names = sorted({name for file in files for name in file.module_names()})
+    tensors: dict[str, Array] = {}
+    for name in names:
+        parts = [(file.module(name), weight) for file, weight in zip(files, weights) if f"{name}.{DOWN}" in file.tensors]
+        merged = merge_modules(name, [part for part, _ in parts], [weight for _, weight in parts])
+        kind = files[0].tensors.get(f"{name}.{DOWN}", merged.down).dtype
+        tensors[f"{name}.{DOWN}"] = merged.down.astype(kind)
+        tensors[f"{name}.{UP}"] = merged.up.astype(kind)
+        tensors[f"{name}.{ALPHA}"] = np.array(merged.alpha, dtype=np.float32)
+    return LoraFile(tensors=tensors, metadata=dict(files[0].metadata))
+
+
+def merge_modules(name: str, modules: Sequence[LoraModule], weights: Sequence[float]) -> LoraModule:
+    """The weighted sum of one module's products, cut back to the largest rank among them.
+
+    With U = [w_1 s_1 up_1 | w_2 s_2 up_2 | ...] and D the downs above each other, the sum is U @ D. Both are tall and
+    thin, so their QR decompositions leave a square core of (number of files x rank), and only that needs an SVD.
+    """
+    first = modules[0]
+    if any(module.down.shape[1:] != first.down.shape[1:] or module.up.shape[0] != first.up.shape[0] for module in modules):
+        raise LoraError(f"the LoRAs to merge have different shapes in {name}; merge checkpoints of one training only")
+    rank = max(module.rank for module in modules)
+    up = np.concatenate([weight * module.scale * _matrix_up(module) for module, weight in zip(modules, weights)], axis=1)
+    down = np.concatenate([_matrix_down(module) for module in modules], axis=0)
+    q_up, r_up = np.linalg.qr(up)
+    q_down, r_down = np.linalg.qr(down.T)
+    left, strength, right = np.linalg.svd(r_up @ r_down.T, full_matrices=False)
+    # Half of each singular value on either side keeps the factors alike in size, as half precision wants them.
+    half = np.sqrt(strength[:rank])
+    new_up = _widen(q_up @ left[:, :rank] * half, rank, axis=1)
+    new_down = _widen(half[:, None] * (right[:rank] @ q_down.T), rank, axis=0)
+    return LoraModule(
+        down=new_down.reshape(rank, *first.down.shape[1:]).astype(np.float32),
+        up=(new_up / first.scale).reshape(first.up.shape[0], rank, *first.up.shape[2:]).astype(np.float32),
+        alpha=first.scale * rank,
+    )
+
+
+def _matrix_up(module: LoraModule) -> Weights:
+    return module.up.reshape(module.up.shape[0], module.rank).astype(np.float64)
+
+
+def _matrix_down(module: LoraModule) -> Weights:
+    return module.down.reshape(module.rank, -1).astype(np.float64)
+
+
+def _widen(matrix: Array, rank: int, axis: int) -> Array:
+    """Zeros up to the rank, where the base weight itself has fewer rows or columns than that."""
+    missing = rank - matrix.shape[axis]
+    widths = [(0, 0), (0, 0)]
+    widths[axis] = (0, missing)
+    return np.pad(matrix, widths)

@@ -1,0 +1,93 @@
+"""The metadata that kohya's trainer writes into a LoRA file, which the WebUI shows and sorts by, and our whole spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from easyphoto.__version__ import __version__
+from easyphoto.specs import TrainSpec
+from easyphoto.store.codec import from_json, to_json
+from easyphoto.store.lora_file import BASE_VERSIONS, SPEC_KEY, Array, LoraFile, serialize
+
+_LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
+"""The window of the file that the oldest WebUI hash looks at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """What the spec does not say: what was really done."""
+
+    steps: int
+    photos: int
+    base_digest: str = ""
+    """SHA-256 of the base model's UNet file."""
+    started: float = 0.0
+    """Seconds since 1970."""
+    finished: float = 0.0
+    merged_steps: tuple[int, ...] = ()
+    """Steps of the checkpoints that were merged; () for a single one."""
+
+
+def kohya_metadata(spec: TrainSpec, facts: TrainingFacts) -> dict[str, str]:
+    """The `ss_*` fields of kohya's trainer, and the spec itself under `easyphoto_spec`."""
+    size = spec.data.size
+    fields: dict[str, object] = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": spec.lora.rank,
+        "ss_network_alpha": spec.lora.alpha,
+        "ss_base_model_version": BASE_VERSIONS[spec.family],
+        "ss_sd_model_name": spec.base_model.name,
+        "ss_new_sd_model_hash": facts.base_digest,
+        "ss_v2": False,
+        "ss_learning_rate": spec.optim.learning_rate,
+        "ss_unet_lr": spec.optim.learning_rate,
+        "ss_text_encoder_lr": spec.optim.text_learning_rate if spec.lora.text_encoder else 0.0,
+        "ss_optimizer": "torch.optim.adamw.AdamW",
+        "ss_lr_scheduler": "constant",
+        "ss_max_grad_norm": spec.optim.max_grad_norm,
+        "ss_min_snr_gamma": spec.optim.snr_gamma,
+        "ss_gradient_accumulation_steps": spec.optim.accumulation,
+        "ss_total_batch_size": spec.optim.batch_size,
+        "ss_num_train_images": facts.photos,
+        "ss_num_reg_images": 0,
+        "ss_steps": facts.steps,
+        "ss_max_train_steps": spec.optim.steps_for(facts.photos),
+        "ss_resolution": f"({size}, {size})",
+        "ss_cache_latents": True,
+        "ss_clip_skip": None,
+        "ss_seed": spec.seed,
+        "ss_output_name": spec.person,
+        "ss_training_started_at": facts.started,
+        "ss_training_finished_at": facts.finished,
+        "ss_tag_frequency": json.dumps({"easyphoto": {spec.data.caption: facts.photos}}, ensure_ascii=False),
+        "ss_training_comment": f"easyphoto {__version__}",
+        "easyphoto_version": __version__,
+        "easyphoto_merged_steps": json.dumps(list(facts.merged_steps)),
+        SPEC_KEY: json.dumps(to_json(spec), ensure_ascii=False, sort_keys=True),
+    }
+    return {key: value if isinstance(value, str) else str(value) for key, value in fields.items()}
+
+
+def spec_of(file: LoraFile) -> TrainSpec | None:
+    """The spec a LoRA of ours was trained with; None for a file of another maker."""
+    text = file.metadata.get(SPEC_KEY)
+    return None if text is None else from_json(TrainSpec, json.loads(text))
+
+
+def with_hashes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> LoraFile:
+    """The file with the two hashes the WebUI looks up: over the weights and the `ss_*` fields alone.
+
+    Other fields may be edited later without changing a file's identity (kohya's `precalculate_safetensors_hashes`).
+    """
+    immutable = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    data = serialize(tensors, immutable)
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    legacy = data[_LEGACY_START : _LEGACY_START + _LEGACY_LENGTH]
+    hashes = {
+        "sshs_model_hash": hashlib.sha256(body).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(legacy).hexdigest()[:8],
+    }
+    return LoraFile(tensors=dict(tensors), metadata={**metadata, **hashes})

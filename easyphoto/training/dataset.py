@@ -1,0 +1,162 @@
+"""What the LoRA sees: latents of every photo in several crops, encoded once, and the order they are drawn in.
+
+The autoencoder is frozen, so a crop's distribution of latents never changes: its mean and deviation are kept, and a
+sample of it costs one multiplication a step. Crops show the face at the size inference will show it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from easyphoto.engine.models import Models
+from easyphoto.families import PROFILES
+from easyphoto.imaging.geometry import REPLICATE, warp
+from easyphoto.records import Pixels, PreparedPhoto, PreparedSet
+from easyphoto.specs import DataSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+_ENCODE_AT_ONCE = 4
+_SCALE_JITTER = 0.15
+"""Random crops are up to this share wider or tighter than the centred one ..."""
+_SHIFT_JITTER = 0.06
+"""... and moved by up to this share of their side."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LatentCache:
+    """The latents of all photos in all their crops."""
+
+    mean: Tensor
+    """(photos, variants, 4, size / 8, size / 8) float32, scaled as the UNet wants them."""
+    deviation: Tensor
+    """Standard deviations of the same shape."""
+
+    @property
+    def photos(self) -> int:
+        """How many photos."""
+        return int(self.mean.shape[0])
+
+    def draw(self, places: Tensor, noise: Generator) -> Tensor:
+        """Samples of the latents' distributions.
+
+        Args:
+            places: (batch,) indices of photos.
+            noise: CPU generator that picks the crops and the samples.
+
+        Returns:
+            (batch, 4, size / 8, size / 8) float32 on the cache's device.
+        """
+        import torch
+
+        crops = torch.randint(self.mean.shape[1], places.shape, generator=noise)
+        mean, deviation = self.mean[places, crops], self.deviation[places, crops]
+        return mean + deviation * torch.randn(mean.shape, generator=noise).to(mean.device)
+
+
+def generator(seed: int, *place: object) -> Generator:
+    """A CPU generator that depends on the seed and the place alone: a resumed training draws what it would have drawn."""
+    import torch
+
+    digest = hashlib.sha256(repr((seed, *place)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def batch_places(photos: int, batch: int, first: int, seed: int) -> Tensor:
+    """(batch,) photo indices; every photo comes once before any comes again.
+
+    Args:
+        photos: How many there are.
+        batch: How many to draw.
+        first: How many have been drawn before.
+        seed: Decides the order of each round.
+    """
+    import torch
+
+    orders: dict[int, Tensor] = {}
+    picked = []
+    for place in range(first, first + batch):
+        turn = place // photos
+        if turn not in orders:
+            orders[turn] = torch.randperm(photos, generator=generator(seed, "order", turn))
+        picked.append(orders[turn][place % photos])
+    return torch.stack(picked)
+
+
+def cache_latents(models: Models, prepared: PreparedSet, spec: TrainSpec, on_photo: Callable[[int, int], None]) -> LatentCache:
+    """Encode every photo in every crop once.
+
+    Args:
+        models: The base model; its autoencoder runs in float32.
+        prepared: The accepted photos.
+        spec: Crops, flips and size.
+        on_photo: Told (photos done, photos) after each; may raise Cancelled.
+    """
+    import torch
+
+    means, deviations = [], []
+    for number, photo in enumerate(prepared.photos):
+        mean, deviation = _encode(models, list(training_crops(photo, spec, number)))
+        means.append(mean)
+        deviations.append(deviation)
+        on_photo(number + 1, len(prepared.photos))
+    return LatentCache(mean=torch.stack(means), deviation=torch.stack(deviations))
+
+
+def training_crops(photo: PreparedPhoto, spec: TrainSpec, number: int) -> Iterator[Pixels]:
+    """The centred crop and the random ones, each followed by its mirror image: (size, size, 3) uint8 RGB.
+
+    Args:
+        photo: The prepared photo.
+        spec: Size, number of crops, flips, seed.
+        number: Which photo it is; decides its random crops.
+    """
+    rng = np.random.default_rng((spec.seed, number))
+    for crop in range(spec.data.crops + 1):
+        jitter = rng.uniform(-1, 1, 3) * float(crop > 0)
+        wider, shift = 1 + _SCALE_JITTER * jitter[0], _SHIFT_JITTER * jitter[1:]
+        pixels = _cut(photo, spec.data, inference_ratio(spec) * wider, shift)
+        yield pixels
+        if spec.data.flip:
+            yield np.ascontiguousarray(pixels[:, ::-1])
+
+
+def inference_ratio(spec: TrainSpec) -> float:
+    """Side of a training crop in longer sides of the face box, so that the face has as many px as in the first pass."""
+    profile = PROFILES[spec.family]
+    return profile.crop_ratio * spec.data.size / profile.first_size
+
+
+def _cut(photo: PreparedPhoto, data: DataSpec, ratio: float, shift: NDArray[np.float64]) -> Pixels:
+    """A square of `ratio` face boxes around the face, no larger than the picture, moved by `shift` of its side."""
+    box, crop = photo.face.box, photo.crop
+    side = min(ratio * max(box.width, box.height), float(min(crop.width, crop.height)))
+    middle = np.array(box.center) + shift * side
+    room = np.array([crop.width, crop.height], float) - side / 2
+    middle = np.clip(middle, side / 2, np.maximum(room, side / 2))
+    scale = data.size / side
+    matrix = np.column_stack([np.eye(2) * scale, data.size / 2 - middle * scale])
+    return warp(crop.pixels, matrix, (data.size, data.size), border=REPLICATE)
+
+
+def _encode(models: Models, pictures: list[Pixels]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the latents, (pictures, 4, size / 8, size / 8) each."""
+    import torch
+
+    vae, factor = models.vae, models.vae.config.scaling_factor
+    means, deviations = [], []
+    with torch.no_grad():
+        for start in range(0, len(pictures), _ENCODE_AT_ONCE):
+            stack = torch.from_numpy(np.stack(pictures[start : start + _ENCODE_AT_ONCE])).permute(0, 3, 1, 2)
+            images = (stack.float() / 127.5 - 1).to(models.device).contiguous(memory_format=torch.channels_last)
+            latents = vae.encode(images).latent_dist
+            means.append(latents.mean.float() * factor)
+            deviations.append(latents.std.float() * factor)
+    return torch.cat(means), torch.cat(deviations)

@@ -1,0 +1,215 @@
+"""The asking side of a training: starts the worker process, passes its events on, and hands over its result. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from easyphoto import errors
+from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed, SpecError, ToolMissing
+from easyphoto.events import Event, Listener, ignore, parse
+from easyphoto.files import write_text
+from easyphoto.records import PreparedSet
+from easyphoto.settings import PROJECT_ROOT, Settings
+from easyphoto.specs import TrainResult, TrainSpec
+from easyphoto.store.paths import check_name, person_id
+from easyphoto.store.people import PeopleStore
+from easyphoto.store.templates import list_templates
+from easyphoto.training.job import JobFolder, JobOrder, new_job
+from easyphoto.training.prepared_files import read_prepared, write_prepared
+
+_PATIENCE = 20.0
+"""Seconds a cancelled worker gets to stop by itself."""
+_TAIL_LINES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """How a training is watched and run."""
+
+    listener: Listener = ignore
+    """Receives every event; may raise Cancelled."""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    """Set it from another thread to stop the training."""
+    python: Path | None = None
+    """Interpreter of the worker; None takes the one that runs now."""
+    resume: bool = False
+    """Go on with the person's last training that was cut off, if there is one."""
+    templates: Path | None = None
+    """Gallery that checkpoints are judged on; None takes the settings'."""
+
+
+def train(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: LaunchOptions | None = None) -> TrainResult:
+    """Train a person in a process of its own; the result lies in the job's folder until it is published.
+
+    Raises:
+        Conflict: The same person is being trained already.
+        Cancelled: Somebody asked to stop; the training can be resumed.
+        JobFailed: The worker died or gave up; the message says why.
+        StorageError, SpecError, LoraError, ...: What the worker met, as if it had happened here.
+    """
+    options = options or LaunchOptions()
+    check_name(spec.person)
+    with store.lock(spec.person):
+        store.home.make()
+        job = _job(spec, prepared, store, options)
+        _run_worker(job, options)
+        return job.read_result()
+
+
+def find_resumable(store: PeopleStore, name: str) -> Path | None:
+    """The person's newest job that was cut off after its first checkpoint; None if there is none."""
+    jobs = (JobFolder(root) for root in sorted(store.home.jobs.glob(f"{person_id(name)}-*"), reverse=True))
+    return next((job.root for job in jobs if job.state.exists() and not job.result.exists()), None)
+
+
+def usable_cores() -> int:
+    """Cores this process may really use: what the scheduler allows, within a container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        allowed = min(allowed, max(1, int(quota) // int(period)))
+    return allowed
+
+
+def _job(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: LaunchOptions) -> JobFolder:
+    """The job to run: a new one, or the one to go on with."""
+    found = find_resumable(store, spec.person) if options.resume else None
+    if found is not None:
+        job = JobFolder(found)
+        if job.read_spec() != spec:
+            raise SpecError(f"the training to go on with ({job.root.name}) has other settings; give it the same, or start anew")
+        if _names(read_prepared(job.prepared)) != _names(prepared):
+            raise SpecError(f"the training to go on with ({job.root.name}) is of other photos; give it the same, or start anew")
+        job.cancel.unlink(missing_ok=True)
+        return job
+    gallery = options.templates or Settings.from_env().templates
+    paths = tuple(template.path for template in list_templates(gallery)) if spec.validate.every else ()
+    job = new_job(store.home.jobs, spec, JobOrder(templates=paths, created=time.time()))
+    write_prepared(prepared, job.prepared)
+    return job
+
+
+def _names(prepared: PreparedSet) -> tuple[str, ...]:
+    return tuple(photo.name for photo in prepared.photos)
+
+
+def _run_worker(job: JobFolder, options: LaunchOptions) -> None:
+    """Run the worker to its end, whatever that is."""
+    command = [str(options.python or sys.executable), "-m", "easyphoto.training.worker", str(job.root), "--watch-parent"]
+    process = _start(command, job)
+    failure: Event | None = None
+    with _ending(process):
+        for event in _events(process, job, options.cancel):
+            if event.kind in ("failed", "cancelled"):
+                failure = event
+            options.listener(event)
+    code = process.returncode
+    if options.cancel.is_set() and code != 0:
+        raise Cancelled("the training was stopped because you asked; go on with it later with --resume")
+    if code != 0 or failure is not None:
+        raise _error(job, code, failure)
+
+
+def _start(command: list[str], job: JobFolder) -> subprocess.Popen[bytes]:
+    # A group of its own, so that Ctrl-C at the terminal reaches us alone and we stop the worker in order.
+    group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+    try:
+        with job.log.open("ab") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=job.root, env=_environment(),
+                start_new_session=os.name != "nt", creationflags=group,
+            )  # fmt: skip
+    except OSError as error:
+        raise ToolMissing(f"{command[0]} cannot start the worker ({error.strerror}); choose another Python") from error
+
+
+def _environment() -> dict[str, str]:
+    """The worker's environment: ours, this very package first on its path, and as many threads as there are cores."""
+    paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {
+        "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
+        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    return {"OMP_NUM_THREADS": str(usable_cores()), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
+
+
+def _events(process: subprocess.Popen[bytes], job: JobFolder, cancel: threading.Event) -> Iterator[Event]:
+    """The worker's events as they come, until it ends; asks it to stop once `cancel` is set."""
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    asked_at: float | None = None
+    while True:
+        if cancel.is_set() and asked_at is None:
+            asked_at = time.monotonic()
+            write_text(job.cancel, "cancel\n")
+        if asked_at is not None and time.monotonic() - asked_at > _PATIENCE:
+            return
+        try:
+            line = lines.get(timeout=0.1)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        event = parse(line.decode("utf-8", "replace"))
+        if event is not None:
+            yield event
+
+
+def _pump(stream: IO[bytes] | None, lines: queue.Queue[bytes | None]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in stream or ():
+            lines.put(line)
+    lines.put(None)
+
+
+@contextlib.contextmanager
+def _ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave no worker behind: one that is not done when we are is asked to stop, and made to after a while."""
+    try:
+        yield
+    finally:
+        # Closing its standard input tells the worker that nobody waits any more.
+        with contextlib.suppress(OSError):
+            process.stdin.close() if process.stdin else None
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _error(job: JobFolder, code: int, failure: Event | None) -> EasyPhotoError:
+    """Why the worker ended, as the error it met itself, or from its exit status."""
+    if failure is not None and failure.message:
+        return _class_of(failure.code)(failure.message)
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = " (often because memory ran out)" if name == "SIGKILL" else ""
+        return JobFailed(f"the training was killed by {name}{why}; go on with it with --resume, or see {job.log}")
+    return JobFailed(f"the worker ended with status {code} and no result; the end of {job.log} says: {_tail(job.log)}")
+
+
+def _class_of(code: str | None) -> type[EasyPhotoError]:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EasyPhotoError)]
+    return next((kind for kind in kinds if kind.code == code), JobFailed)
+
+
+def _tail(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "nothing"
+    return " | ".join(lines[-_TAIL_LINES:]) or "nothing"

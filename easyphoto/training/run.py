@@ -1,0 +1,214 @@
+"""One training from its job folder to its result, inside the worker process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from easyphoto.engine.models import Models, load_models, resolve_device
+from easyphoto.errors import Cancelled, JobFailed, SpecError
+from easyphoto.faces.tools import FaceTools
+from easyphoto.files import write_bytes, write_text
+from easyphoto.records import PreparedSet
+from easyphoto.specs import CheckpointScore, TrainResult, TrainSpec
+from easyphoto.store.codec import dumps, from_json
+from easyphoto.store.lora_file import LoraFile, read_lora, serialize, write_lora
+from easyphoto.store.lora_meta import TrainingFacts, kohya_metadata, with_hashes
+from easyphoto.training.dataset import cache_latents
+from easyphoto.training.ensemble import Choice, best_picture, choose
+from easyphoto.training.job import JobFolder
+from easyphoto.training.lora import LoraNetwork
+from easyphoto.training.prepared_files import read_prepared
+from easyphoto.training.progress import Clock, Reporter, Stop
+from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, fit
+from easyphoto.training.validation import Judge, JudgeHooks, make_judge
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(job: JobFolder, reporter: Reporter, stop: Stop) -> TrainResult:
+    """Train, judge, merge, and write the result last.
+
+    Raises:
+        Cancelled: `stop` was asked; what has been learnt is kept for resuming.
+        EasyPhotoError: Everything else that a person can act on.
+    """
+    spec, order = job.read_spec(), job.read_order()
+    began = time.time()
+    reporter.say("started", stage="loading", message=f"training {spec.person!r}")
+    prepared = read_prepared(job.prepared)
+    models = load_training_models(spec)
+    reporter.device = models.device
+    work = _Work(job=job, spec=spec, reporter=reporter, stop=stop)
+    judge = work.make_judge(models, prepared, order.templates)
+    training = work.begin(models, prepared, judge)
+    training.network.attach()
+    try:
+        choice = work.train(training, judge)
+    finally:
+        training.network.detach()
+    return work.finish(training, choice, began)
+
+
+def load_training_models(spec: TrainSpec) -> Models:
+    """The base model in the precision that training wants: bfloat16 on GPUs that have it, as it cannot overflow.
+
+    Raises:
+        SpecError: The base model is of another family than the spec says, or cannot be trained.
+    """
+    import torch
+
+    device = resolve_device(spec.device)
+    dtype: torch.dtype | None = None
+    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        dtype = torch.bfloat16
+        torch.backends.cuda.matmul.allow_tf32 = True
+    models = load_models(spec.base_model, device, dtype)
+    if models.family is not spec.family:
+        raise SpecError(
+            f"the base model {spec.base_model.name} is of the {models.family.value} family and the training was ordered for "
+            f"{spec.family.value}; order it for {models.family.value}"
+        )
+    check_prediction(models)
+    return models
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What every part of one training needs."""
+
+    job: JobFolder
+    spec: TrainSpec
+    reporter: Reporter
+    stop: Stop
+
+    def check(self) -> None:
+        """Raise Cancelled once somebody asked to stop."""
+        if self.stop.wanted():
+            raise Cancelled("the training was stopped because you asked; go on with it later with --resume")
+
+    def make_judge(self, models: Models, prepared: PreparedSet, templates: tuple[Path, ...]) -> Judge | None:
+        """Prepare the validation templates; None where validation is turned off or nothing can be rendered."""
+        if not self.spec.validate.every:
+            return None
+        self.reporter.progress("looking at templates", 0, 1)
+        judge = make_judge(models, FaceTools(), prepared.embedding, self.spec, templates)
+        if judge is None:
+            self.reporter.say("log", message="no template can be rendered, so no checkpoint is judged and the last one is kept")
+        return judge
+
+    def begin(self, models: Models, prepared: PreparedSet, judge: Judge | None) -> Training:
+        """Encode the photos, and take up the state that an earlier run of this job left."""
+        spec, reporter = self.spec, self.reporter
+
+        def on_photo(done: int, total: int) -> None:
+            self.check()
+            reporter.progress("caching", done, total)
+
+        cache = cache_latents(models, prepared, spec, on_photo)
+        network = LoraNetwork(models.unet, models.text_encoder, spec.lora, spec.seed)
+        training = Training(models, network, cache, spec)
+        if self.job.state.exists():
+            training.load_state_dict(read_lora(self.job.state).tensors)
+            reporter.say("log", message=f"going on after step {training.step} of {training.total}")
+        left = training.total - training.step
+        judgements = -(-left // checkpoint_every(spec, training.total)) + 1
+        reporter.clock = Clock(left, judgements * judge.templates if judge else 0)
+        return training
+
+    def train(self, training: Training, judge: Judge | None) -> Choice:
+        """Run all steps, then settle which checkpoint or merge is kept."""
+        scores = [score for score in self._scores() if score.step <= training.step]
+        clock = [time.perf_counter()]
+
+        def after_step(step: int, loss: float) -> None:
+            now = time.perf_counter()
+            self.reporter.clock.tick("step", now - clock[0])
+            clock[0] = now
+            rate = self.spec.optim.learning_rate
+            self.reporter.progress("training", step, training.total, loss=round(loss, 6), rate=rate)
+
+        def checkpoint(training: Training) -> None:
+            self._checkpoint(training, judge, scores)
+            clock[0] = time.perf_counter()
+
+        hooks = Hooks(before_step=self.check, after_step=after_step, checkpoint=checkpoint)
+        try:
+            fit(training, checkpoint_every(self.spec, training.total), hooks)
+        except Cancelled:
+            self._save_state(training)
+            raise
+        except JobFailed as error:
+            if not scores:
+                raise
+            self.reporter.say("log", message=f"{error}; the checkpoints until then are kept")
+        return self._settle(training, judge, scores)
+
+    def finish(self, training: Training, choice: Choice, began: float) -> TrainResult:
+        """Write the LoRA with its metadata and, last, the result."""
+        facts = TrainingFacts(
+            steps=training.step, photos=training.cache.photos, started=began, finished=time.time(), merged_steps=choice.steps
+        )
+        write_lora(self.job.lora, with_hashes(choice.file.tensors, kohya_metadata(self.spec, facts)))
+        result = TrainResult(
+            lora=self.job.lora, steps=training.step, photos=training.cache.photos, checkpoints=choice.checkpoints,
+            chosen=choice.chosen, face_id_picture=best_picture(choice.checkpoints), seconds=round(self.reporter.seconds, 2),
+            losses=tuple(training.losses),
+        )  # fmt: skip
+        write_text(self.job.result, dumps(result))
+        # Three times the LoRA in full precision, and of no use any more.
+        self.job.state.unlink(missing_ok=True)
+        return result
+
+    def _checkpoint(self, training: Training, judge: Judge | None, scores: list[CheckpointScore]) -> None:
+        """Save the LoRA, judge it, then save the state: a kill before the end of this repeats the steps since the last one."""
+        step, path = training.step, self.job.checkpoint(training.step)
+        write_lora(path, LoraFile(tensors=training.network.state_dict()))
+        if judge:
+            with training.network.fused():
+                score = self._judge(judge, step, merged=False)
+            scores.append(score)
+            write_text(self.job.scores, dumps(tuple(scores)))
+        judged = scores[-1].score if judge else None
+        self.reporter.say("checkpoint", stage="training", step=step, total=training.total, path=str(path), score=judged)
+        self._save_state(training)
+
+    def _judge(self, judge: Judge, step: int, merged: bool) -> CheckpointScore:
+        stage = "merging" if merged else "validating"
+        self.reporter.progress(stage, 0, judge.templates)
+
+        def after_picture(path: Path, score: float, seconds: float) -> None:
+            self.reporter.clock.tick("rendering", seconds)
+            left = round(self.reporter.clock.seconds_left, 1)
+            self.reporter.say("sample", stage=stage, step=step, path=str(path), score=score, seconds_left=left)
+
+        return judge.judge(self.job.validation, step, merged, JudgeHooks(before_step=self.check, after_picture=after_picture))
+
+    def _settle(self, training: Training, judge: Judge | None, scores: list[CheckpointScore]) -> Choice:
+        if judge is None:
+            file = LoraFile(tensors=training.network.state_dict())
+            return Choice(file=file, checkpoints=(), chosen=-1, steps=(training.step,))
+
+        def judge_merge(file: LoraFile, step: int) -> CheckpointScore:
+            training.network.load_state_dict(file.tensors)
+            with training.network.fused():
+                score = self._judge(judge, step, merged=True)
+            self.reporter.say("merged", stage="merging", step=step, score=score.score)
+            return score
+
+        return choose(scores, self.spec.validate.merge_best, lambda step: read_lora(self.job.checkpoint(step)), judge_merge)
+
+    def _save_state(self, training: Training) -> None:
+        write_bytes(self.job.state, serialize(training.state_dict(), {}))
+
+    def _scores(self) -> list[CheckpointScore]:
+        if not self.job.scores.exists():
+            return []
+        return [from_json(CheckpointScore, item) for item in json.loads(self.job.scores.read_text(encoding="utf-8"))]

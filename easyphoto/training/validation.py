@@ -1,0 +1,151 @@
+"""Judging checkpoints: each is rendered on templates the way inference will use it, and scored by identity.
+
+The templates are looked at once: their crops, control maps and masks become finished inpaint jobs, and a checkpoint only
+runs them. The person's photo is not fused in here, so that the score speaks of the LoRA alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from easyphoto.engine.models import Models
+from easyphoto.engine.standalone import StandaloneEngine
+from easyphoto.errors import InputError, NotFound
+from easyphoto.faces.tools import FaceTools
+from easyphoto.families import PROFILES
+from easyphoto.imaging.io import load_photo, save_png
+from easyphoto.portrait.plan import Scene, make_scene
+from easyphoto.portrait.pose import pose_map
+from easyphoto.portrait.stages import Words, first_job
+from easyphoto.records import Face, Floats, InpaintJob, Photo
+from easyphoto.specs import FIRST_PASS, CheckpointScore, PassSettings, TrainSpec
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 24
+"""Templates of a gallery that are considered; a large gallery would cost more than the training."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trial:
+    """One template, ready to be rendered."""
+
+    name: str
+    job: InpaintJob
+
+
+class Judge:
+    """Renders and scores what the models can draw at the moment."""
+
+    def __init__(self, models: Models, tools: FaceTools, person: Floats, trials: Sequence[_Trial]) -> None:
+        """Use `make_judge`.
+
+        Args:
+            models: The models under training.
+            tools: Find and compare faces.
+            person: (128,) median identity vector of the person's photos.
+            trials: What to render.
+        """
+        self._models = models
+        self._tools = tools
+        self._person = person
+        self._trials = tuple(trials)
+
+    @property
+    def templates(self) -> int:
+        """How many pictures one judgement renders."""
+        return len(self._trials)
+
+    def judge(self, folder: Path, step: int, merged: bool, hooks: JudgeHooks) -> CheckpointScore:
+        """Render every template with the weights as they are, and score the pictures.
+
+        Args:
+            folder: Where the pictures go.
+            step: Of the checkpoint.
+            merged: Whether it is the merge of several.
+            hooks: Told of each picture and asked at every step.
+        """
+        label = "merged" if merged else f"step-{step:06d}"
+        pictures, scores = [], []
+        # A new engine each time: it would remember the caption's text states from other weights.
+        with StandaloneEngine(self._models) as engine:
+            for trial in self._trials:
+                began = time.perf_counter()
+                pixels = engine.inpaint(trial.job, lambda _done, _total: hooks.before_step())
+                path = folder / f"{label}-{trial.name}.png"
+                save_png(path, pixels)
+                pictures.append(path)
+                scores.append(self._score(Photo(pixels=pixels, name=path.name)))
+                hooks.after_picture(path, scores[-1], time.perf_counter() - began)
+        mean = round(float(np.mean(scores)), 6)
+        return CheckpointScore(step=step, score=mean, pictures=tuple(pictures), picture_scores=tuple(scores), merged=merged)
+
+    def _score(self, photo: Photo) -> float:
+        """1 - distance to the person; 0 where no face is found any more."""
+        face = largest_face(self._tools, photo)
+        if face is None:
+            return 0.0
+        return round(1.0 - _distance(self._tools, photo, face, self._person), 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeHooks:
+    """What judging calls."""
+
+    before_step: Callable[[], None]
+    """May raise Cancelled."""
+    after_picture: Callable[[Path, float, float], None]
+    """Told the picture, its score and its seconds."""
+
+
+def make_judge(models: Models, tools: FaceTools, person: Floats, spec: TrainSpec, templates: Sequence[Path]) -> Judge | None:
+    """Prepare the templates whose faces are nearest to the person; None where there is none to render.
+
+    Nearest by identity, because that tells women from men and old from young without anyone saying so, and a template of
+    another sex or age says little about a likeness.
+    """
+    found: list[tuple[float, str, Scene]] = []
+    for path in templates[:_LOOKED_AT]:
+        try:
+            photo = load_photo(path)
+        except (InputError, NotFound) as error:
+            logger.warning("template left out: %s", error)
+            continue
+        face = largest_face(tools, photo)
+        if face is None or face.mesh is None:
+            logger.warning("template %s left out: no face from the front is found in it", path.name)
+            continue
+        scene = make_scene(photo, tools.body(photo, face), models.family)
+        found.append((_distance(tools, photo, face, person), path.stem, scene))
+    nearest = sorted(found, key=lambda item: item[:2])[: spec.validate.templates]
+    trials = [_Trial(name=name, job=_job(scene, spec, models, number)) for number, (_, name, scene) in enumerate(nearest)]
+    return Judge(models, tools, person, trials) if trials else None
+
+
+def largest_face(tools: FaceTools, photo: Photo) -> Face | None:
+    """The face with the largest box; None if no face is found."""
+    return max(tools.faces(photo), key=lambda face: face.box.width * face.box.height, default=None)
+
+
+def _distance(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> float:
+    """Euclidean distance of two identity vectors; below 0.6 dlib takes them for one person."""
+    embedding = tools.with_embedding(photo, face).embedding
+    return float(np.linalg.norm(np.asarray(embedding) - person))
+
+
+def _job(scene: Scene, spec: TrainSpec, models: Models, number: int) -> InpaintJob:
+    """The first pass of inference on this template, at validation's strength; each template has a seed of its own."""
+    there = {kind.value for kind in models.conditions}
+    weights = tuple(pair for pair in FIRST_PASS.weights if pair[0] in there)
+    settings = PassSettings(strength=spec.validate.strength, steps=spec.validate.steps, weights=weights)
+    words = Words(
+        prompt=spec.data.caption, negative="", guidance=PROFILES[spec.family].guidance, loras=(), seed=spec.seed + number
+    )
+    pose = pose_map(scene.crop, scene.crop.face, scene.first_size)
+    return replace(first_job(scene, scene.crop.photo.pixels, pose, words, settings), loras=())

@@ -1,0 +1,78 @@
+"""The worker process: `python -m easyphoto.training.worker JOB_FOLDER [--watch-parent]`.
+
+It reads spec, order and prepared photos from the folder, says what it does in events, and leaves result.json. Killed at
+any moment, it goes on from its last checkpoint when it is started on the same folder again, to the same result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed
+from easyphoto.files import storage_error
+from easyphoto.training.job import JobFolder
+from easyphoto.training.progress import Reporter, Stop
+from easyphoto.training.run import run_job
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one job; returns the exit status of the error tree."""
+    job = JobFolder(Path(arguments[0]).absolute())
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    stop = Stop(job.cancel)
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, stop.ask)
+    if "--watch-parent" in arguments[1:]:
+        threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    reporter = Reporter(job.events)
+    try:
+        result = run_job(job, reporter, stop)
+        reporter.say("done", stage="done", step=result.steps, total=result.steps, path=str(result.lora), seconds_left=0.0)
+    except BaseException as error:  # noqa: BLE001 (the process ends here, and its parent must hear why)
+        return _report(reporter, job, error)
+    return 0
+
+
+def _watch_parent(stop: Stop) -> None:
+    """The parent holds the other end of our standard input: when it is gone, for whatever reason, reading ends."""
+    # The descriptor itself: Python cannot shut down while another thread waits inside its buffered reader.
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):
+            pass
+    stop.ask()
+
+
+def _report(reporter: Reporter, job: JobFolder, error: BaseException) -> int:
+    """Say what went wrong, as one event, and return the exit status that belongs to it."""
+    known = _known(job, error)
+    if not isinstance(error, EasyPhotoError):
+        logger.error("the worker failed", exc_info=error)
+    kind = "cancelled" if isinstance(known, Cancelled) else "failed"
+    # A full disk refuses the line for the folder too; the parent reads the one on standard output.
+    with contextlib.suppress(OSError):
+        reporter.say(kind, stage=kind, message=str(known), code=known.code)
+    return known.exit_status
+
+
+def _known(job: JobFolder, error: BaseException) -> EasyPhotoError:
+    if isinstance(error, EasyPhotoError):
+        return error
+    if isinstance(error, BrokenPipeError | KeyboardInterrupt):
+        return Cancelled("the training was stopped because nobody waits for it any more; go on with --resume")
+    if isinstance(error, OSError):
+        return storage_error(Path(error.filename) if error.filename else job.root, error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return JobFailed("the training ran out of memory; train with a smaller batch size or a smaller size")
+    return JobFailed(f"the training failed ({type(error).__name__}: {error}); see {job.log}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

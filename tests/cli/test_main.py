@@ -1,0 +1,117 @@
+"""The command line: what people type, what comes back, which status programs see."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from easyphoto import __version__
+from easyphoto.cli.main import main, parser
+from easyphoto.settings import PROJECT_ROOT
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main(words)
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "easyphoto", "--version"], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
+    )
+    assert done.stdout == f"easyphoto {__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, easyphoto.cli.main as m; m.parser(); print({*sys.modules} & {'torch', 'diffusers', 'mediapipe'})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT)
+    assert done.stdout == "set()\n"
+
+
+def test_nobody_is_said_in_words_and_as_an_empty_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "people", "list", "--home", str(tmp_path))
+    assert (status, "nobody yet" in out) == (0, True)
+    status, out, _ = run(capsys, "people", "list", "--home", str(tmp_path), "--json")
+    assert (status, json.loads(out)) == (0, [])
+
+
+@pytest.mark.parametrize("verb", ["show", "delete"])
+def test_an_unknown_person_is_status_3(capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str) -> None:
+    status, _, err = run(capsys, "people", verb, "阿梅", "--home", str(tmp_path))
+    assert status == 3
+    assert err.startswith("easyphoto: ")
+    assert "阿梅" in err
+
+
+def test_a_portrait_of_nobody_known_is_status_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(
+        capsys, "portrait", "--person", "Nobody", "--template", "t.jpg", "--home", str(tmp_path), "--json"
+    )
+    assert status == 3
+    failed = json.loads(out)
+    assert (failed["kind"], failed["code"]) == ("failed", "not_found")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "../x", "a/b", "a\\b", "x" * 300])
+def test_a_name_that_cannot_be_one_is_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_text("no picture")
+    status, _, err = run(capsys, "train", str(photo), "--person", name, "--home", str(tmp_path / "home"))
+    assert status == 2
+    assert "name" in err
+    assert not (tmp_path / "home").exists()
+
+
+def test_photos_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "train", str(tmp_path / "none"), "--person", "Ada", "--home", str(tmp_path))
+    assert status in {2, 3}
+    assert "none" in err
+
+
+def test_a_setting_out_of_range_is_status_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "train", str(tmp_path), "--person", "Ada", "--rank", "0", "--home", str(tmp_path))
+    assert (status, "rank" in err) == (2, True)
+
+
+def test_the_doctor_finds_everything_the_default_path_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "doctor", "--json", "--home", str(tmp_path))
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    missing = [name for name, finding in findings.items() if finding["needed"] and not finding["ok"]]
+    assert (status, missing) == (0, [])
+    assert findings["ControlNets"]["found"] == "canny, openpose, color, tile"
+
+
+def test_the_doctor_names_what_is_missing_and_the_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "doctor", "--home", str(tmp_path), "--base-model", str(tmp_path / "nowhere"))
+    assert status == 5
+    assert "NO  base model" in out
+    assert "--base-model" in out
+
+
+def test_faces_can_be_left_between_people() -> None:
+    words = ["portrait", "--person", "A", "--leave-face", "--person", "B", "--template", "t.jpg"]
+    assert parser().parse_args(words).people == ["A", None, "B"]
+
+
+def test_interrupting_a_training_is_status_130_and_publishes_nothing(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in (PROJECT_ROOT / "models" / "sample-people" / "woman").glob("0[0-2].jpg"):
+        (photos / path.name).write_bytes(path.read_bytes())
+    home = tmp_path / "home"
+    words = [sys.executable, "-m", "easyphoto", "train", str(photos), "--person", "Ada", "--home", str(home), "--json"]
+    with subprocess.Popen(words, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        lines = iter(child.stdout.readline, "")
+        next(line for line in lines if json.loads(line).get("stage") == "training")
+        child.send_signal(signal.SIGINT)
+        last = json.loads(list(lines)[-1])
+        assert child.wait(60) == 130
+    assert (last["kind"], last["code"]) == ("failed", "cancelled")
+    assert not list(home.glob("people/*/person.json"))
