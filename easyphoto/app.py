@@ -87,7 +87,7 @@ class App:
         options = PrepareOptions(
             override=order.take,
             retouch=order.retouch,
-            size=order.spec.data.size,
+            size=PROFILES[order.spec.family].second_size,
             crop_ratio=PROFILES[order.spec.family].crop_ratio,
             listener=listener,
         )

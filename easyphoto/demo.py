@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from easyphoto import __version__
 from easyphoto.app import App, Trained, TrainOrder, Watch, save_results
 from easyphoto.engine.detect import detect_family
@@ -111,8 +113,10 @@ def spoiled_photos(folder: Path) -> Path:
         write_bytes(folder / f"photo-{path.name}", path.read_bytes())
     write_bytes(folder / "someone-else.jpg", (SAMPLES / OTHER / "00.jpg").read_bytes())
     third, fourth = load_photo(source[2]).pixels, load_photo(source[3]).pixels
-    save_jpeg(folder / "the-same-again.jpg", third[:, : third.shape[1] - 4], 80)
-    save_jpeg(folder / "out-of-focus.jpg", cv2.GaussianBlur(fourth, (0, 0), fourth.shape[0] / 40), 90)
+    smaller = cv2.resize(third, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    save_jpeg(folder / "the-same-again.jpg", smaller.astype(np.uint8), 75)
+    blurred = cv2.GaussianBlur(fourth, (0, 0), fourth.shape[0] / 100)
+    save_jpeg(folder / "out-of-focus.jpg", blurred.astype(np.uint8), 90)
     write_text(folder / "not-a-picture.jpg", "This file is named like a picture, and is none.\n")
     return folder
 

@@ -227,10 +227,11 @@ class PortraitRequest:
     guidance: float | None = None
     """None takes the family's."""
     first: PassSettings = FIRST_PASS
+    """A setting left at FIRST_PASS's value takes the family's own (`families.PROFILES`); the second pass likewise."""
     second: PassSettings | None = SECOND_PASS
-    fuse_before: float = 0.6
+    fuse_before: float = 0.8
     """Share of the fused reference face before the first pass; 0 turns it off."""
-    fuse_after: float = 0.6
+    fuse_after: float = 0.9
     """Share of the fused reference face after the first pass; 0 turns it off."""
     color_shift_first: bool = True
     color_shift_last: bool = True

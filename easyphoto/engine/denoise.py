@@ -145,9 +145,7 @@ def _control_residuals(guide: Guide, batch: Tensor, timestep: Tensor) -> tuple[l
     down: list[Tensor] | None = None
     middle: Tensor | None = None
     for net, image, weight in guide.controls:
-        more, center = net(
-            batch, timestep, guide.states, controlnet_cond=image, conditioning_scale=weight, return_dict=False
-        )
+        more, center = net(batch, timestep, guide.states, controlnet_cond=image, conditioning_scale=weight, return_dict=False)
         down = more if down is None else [a + b for a, b in zip(down, more)]
         middle = center if middle is None else middle + center
     return down, middle

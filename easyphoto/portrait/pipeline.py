@@ -10,10 +10,10 @@ from easyphoto.engine.base import Engine
 from easyphoto.events import Listener, ignore
 from easyphoto.faces.tools import FaceTools
 from easyphoto.portrait import finishing, outcome, stages
-from easyphoto.portrait.plan import PortraitPlan, Scene, Slot, make_plan, make_scene
+from easyphoto.portrait.plan import PortraitPlan, Scene, Slot, make_plan, make_scene, with_face
 from easyphoto.portrait.pose import pose_map
 from easyphoto.portrait.progress import Progress
-from easyphoto.portrait.references import Materials, fitted, fuse_reference, load_materials
+from easyphoto.portrait.references import Materials, fuse_reference, load_materials
 from easyphoto.records import LoraUse, Photo, Pixels
 from easyphoto.specs import PortraitRequest, PortraitResult
 
@@ -31,9 +31,7 @@ class Studio:
     tools: FaceTools
 
 
-def run(
-    request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Listener = ignore
-) -> tuple[PortraitResult, ...]:
+def run(request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Listener = ignore) -> tuple[PortraitResult, ...]:
     """Make the pictures of a request; picture i uses seed + i.
 
     Args:
@@ -83,8 +81,13 @@ def _paint(studio: Studio, scene: Scene, slot: Slot, person: Materials, seed: in
     words = _words(studio.plan, slot, seed)
     with progress.stage("fuse"):
         fused = _fused(studio, scene, slot, person, crop.photo.pixels, request.fuse_before)
-        scene = fitted(scene, person, studio.tools) if slot.fuse and request.fuse_before else scene
-        pose = pose_map(crop, scene.crop.face, scene.first_size)
+        likeness = scene.crop.face
+        if slot.fuse:
+            # Where the photo has been fused in, its own expression is held; else the face_id picture lends its proportions.
+            source = person.reference_face if request.fuse_before else person.face_id
+            likeness = studio.tools.fuser.fused_face(source, crop.face)
+        pose = pose_map(crop, likeness, scene.first_size)
+        scene = with_face(scene, likeness)
     with progress.stage("first pass"):
         job = stages.first_job(scene, fused, pose, words, studio.plan.first)
         first = stages.resize(studio.engine.inpaint(job, progress.step), crop.photo.width)

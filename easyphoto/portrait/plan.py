@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from easyphoto.engine.base import Engine
 from easyphoto.errors import LoraError, TemplateError, ToolMissing
 from easyphoto.faces.tools import FaceTools
-from easyphoto.families import PROFILES, Family
+from easyphoto.families import PROFILES, Family, PassRow
 from easyphoto.imaging.geometry import Crop, crop_square, move_face, roll_of
 from easyphoto.imaging.head import head_turn
 from easyphoto.portrait.prompts import negative_prompt, positive_prompt
 from easyphoto.records import ConditionKind, Face, Photo
-from easyphoto.specs import PassSettings, Person, PortraitRequest
+from easyphoto.specs import FIRST_PASS, SECOND_PASS, PassSettings, Person, PortraitRequest
 
 SMALLEST_FACE = 40
 """Longer side of a face box in px; below it the crop is enlarged so much that neither pass sees a face."""
@@ -82,17 +82,35 @@ def make_plan(request: PortraitRequest, engine: Engine, tools: FaceTools) -> Por
     warnings: list[str] = []
     places = [place for place, person in enumerate(request.people) if person is not None]
     slots = tuple(_slot(request, place, faces, tools, warnings) for place in places)
-    first = _available(request.first, engine, "first", warnings)
-    if first is None:
-        kinds = ", ".join(kind for kind, _ in request.first.weights)
-        raise ToolMissing(f"the base model {engine.name} has no ControlNet for {kinds}; add one to its controlnet folder")
     profile = PROFILES[family]
+    wanted = settle_pass(request.first, FIRST_PASS, profile.first)
+    first = _available(wanted, engine, "first", warnings)
+    if first is None:
+        kinds = ", ".join(kind for kind, _ in wanted.weights)
+        raise ToolMissing(f"the base model {engine.name} has no ControlNet for {kinds}; add one to its controlnet folder")
+    second = None
+    if request.second:
+        second = _available(settle_pass(request.second, SECOND_PASS, profile.second), engine, "second", warnings)
+    guidance = profile.guidance if request.guidance is None else request.guidance
+    if request.negative and guidance == 1.0:
+        warnings.append("the negative prompt does nothing at guidance 1; ask for a guidance above 1 to use it")
     return PortraitPlan(
         request=request, family=family, slots=slots, first=first,
-        second=_available(request.second, engine, "second", warnings) if request.second else None,
-        guidance=profile.guidance if request.guidance is None else request.guidance,
+        second=second,
+        guidance=guidance,
         prompt=positive_prompt(request), negative=negative_prompt(request, family), warnings=tuple(warnings),
     )  # fmt: skip
+
+
+def settle_pass(asked: PassSettings, usual: PassSettings, own: PassRow | None) -> PassSettings:
+    """A pass as asked for, with the family's own value for each setting that was left at the usual one."""
+    if own is None:
+        return asked
+    return PassSettings(
+        strength=own.strength if asked.strength == usual.strength else asked.strength,
+        steps=own.steps if asked.steps == usual.steps else asked.steps,
+        weights=own.weights if asked.weights == usual.weights else asked.weights,
+    )
 
 
 def make_scene(
@@ -113,6 +131,11 @@ def make_scene(
     crop = crop_square(picture, face, ratio, profile.second_size, upright=tilted)
     moved = tuple(move_face(other, crop.matrix) for other in others)
     return Scene(picture=picture, face=face, crop=crop, others=moved, first_size=profile.first_size)
+
+
+def with_face(scene: Scene, face: Face) -> Scene:
+    """The scene with its face, in the crop's coordinates, where it lies now."""
+    return replace(scene, crop=replace(scene.crop, face=face))
 
 
 def _check_template(request: PortraitRequest, faces: tuple[Face, ...]) -> None:

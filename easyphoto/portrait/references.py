@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,7 +12,6 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.imaging import masks, mesh
 from easyphoto.imaging.blend import alpha_blend
 from easyphoto.imaging.io import load_photo
-from easyphoto.portrait.plan import Scene
 from easyphoto.records import Face, Floats, Photo, Pixels
 from easyphoto.specs import Person
 
@@ -69,12 +68,6 @@ def fuse_reference(materials: Materials, picture: Photo, face: Face, share: floa
         return picture.pixels
     fused = tools.fuser.fuse(materials.reference, materials.reference_face, picture, face)
     return alpha_blend(picture.pixels, fused.pixels, _fusion_mask(face, picture.pixels.shape[:2], share))
-
-
-def fitted(scene: Scene, materials: Materials, tools: FaceTools) -> Scene:
-    """The scene with its face where it lies after the person's has been fused in."""
-    face = tools.fuser.fused_face(materials.reference_face, scene.crop.face)
-    return replace(scene, crop=replace(scene.crop, face=face))
 
 
 def _fusion_mask(face: Face, shape: tuple[int, ...], share: float) -> Floats:

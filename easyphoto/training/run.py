@@ -24,7 +24,7 @@ from easyphoto.training.job import JobFolder
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.progress import Clock, Reporter, Stop
-from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, fit
+from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, checkpoint_steps, fit
 from easyphoto.training.validation import Judge, JudgeHooks, make_judge
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ class _Work:
             training.load_state_dict(read_lora(self.job.state).tensors)
             reporter.say("log", message=f"going on after step {training.step} of {training.total}")
         left = training.total - training.step
-        judgements = -(-left // checkpoint_every(spec, training.total)) + 1
+        steps = checkpoint_steps(training.total, checkpoint_every(spec, training.total))
+        judgements = sum(step > training.step for step in steps) + 1
         reporter.clock = Clock(left, judgements * judge.templates if judge else 0)
         return training
 

@@ -194,8 +194,13 @@ def fit(training: Training, every: int, hooks: Hooks) -> None:
         hooks.before_step()
         loss = training.update()
         hooks.after_step(training.step, loss)
-        if training.step % every == 0 or training.step == training.total:
+        if training.step in checkpoint_steps(training.total, every):
             hooks.checkpoint(training)
+
+
+def checkpoint_steps(total: int, every: int) -> tuple[int, ...]:
+    """The steps that end with a checkpoint: every so many and the last, but none shortly before the last."""
+    return (*(step for step in range(every, total, every) if total - step >= every / 2), total)
 
 
 def checkpoint_every(spec: TrainSpec, total: int) -> int:

@@ -20,7 +20,7 @@ from easyphoto.errors import InputError, NotFound
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import load_photo, save_png
-from easyphoto.portrait.plan import Scene, make_scene
+from easyphoto.portrait.plan import Scene, make_scene, settle_pass
 from easyphoto.portrait.pose import pose_map
 from easyphoto.portrait.stages import Words, first_job
 from easyphoto.records import Face, Floats, InpaintJob, Photo
@@ -142,7 +142,8 @@ def _distance(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> flo
 def _job(scene: Scene, spec: TrainSpec, models: Models, number: int) -> InpaintJob:
     """The first pass of inference on this template, at validation's strength; each template has a seed of its own."""
     there = {kind.value for kind in models.conditions}
-    weights = tuple(pair for pair in FIRST_PASS.weights if pair[0] in there)
+    first = settle_pass(FIRST_PASS, FIRST_PASS, PROFILES[spec.family].first)
+    weights = tuple(pair for pair in first.weights if pair[0] in there)
     settings = PassSettings(strength=spec.validate.strength, steps=spec.validate.steps, weights=weights)
     words = Words(
         prompt=spec.data.caption, negative="", guidance=PROFILES[spec.family].guidance, loras=(), seed=spec.seed + number

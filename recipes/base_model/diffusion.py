@@ -239,7 +239,8 @@ def main() -> None:
         trainer.warm_up(args.batch_scale)
         print("compiled", flush=True)
     latents = prepare_latents(args, tokenizer, rng)
-    print(f"latents {[tuple(part.codes.shape) for part in latents]} std {float(latents[0].codes.float().std()):.3f}", flush=True)
+    shapes = [tuple(part.codes.shape) for part in latents]
+    print(f"latents {shapes} std {float(latents[0].codes.float().std()):.3f}", flush=True)
     train(trainer, latents, rng)
 
 

@@ -112,7 +112,8 @@ def draw_gallery(parts: dict[str, Any], album: Album, args: argparse.Namespace) 
         for index in range(40):
             mixed = " ".join(rng.choice(words, 3, replace=False))
             scene = SCENES[index % len(SCENES)]
-            rows.append({"prompt": f"{mixed}, portrait of a {30 + index % 3 * 5}-year-old {sex}, {scene}", "seed": 9000 + index})
+            words_of = f"{mixed}, portrait of a {30 + index % 3 * 5}-year-old {sex}, {scene}"
+            rows.append({"prompt": words_of, "seed": 9000 + index})
         album.add(f"mixed_{sex}", draw_many(parts, rows, 512, args.device, guidance=2.5), rows, columns=6)
 
 

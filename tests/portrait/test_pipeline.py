@@ -13,6 +13,7 @@ from easyphoto.engine.fake import FakeEngine
 from easyphoto.errors import Cancelled, NotFound, PhotoError
 from easyphoto.events import Event
 from easyphoto.faces.tools import FaceTools
+from easyphoto.families import PROFILES, Family
 from easyphoto.imaging.io import save_png
 from easyphoto.portrait.infotext import read_infotext
 from easyphoto.portrait.pipeline import run
@@ -157,7 +158,10 @@ def test_every_step_is_told_and_may_cancel(asked: PortraitRequest, engine: FakeE
     told: list[Event] = []
     run(asked, engine, tools, told.append)
     steps = [(event.step, event.total) for event in told if event.stage == "first pass" and event.total]
-    assert steps == [(done, 22) for done in range(1, 23)]
+    row = PROFILES[Family.EMBEDDED].first
+    assert row is not None
+    total = int(row.steps * row.strength + 1e-6)
+    assert steps == [(done, total) for done in range(1, total + 1)]
 
     def stop(event: Event) -> None:
         if event.stage == "second pass" and event.step == 2:

@@ -15,7 +15,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES, Family
 from easyphoto.portrait.plan import make_plan, make_scene
 from easyphoto.records import CAPTION, Box, ConditionKind, Face, Photo
-from easyphoto.specs import Person, PortraitRequest
+from easyphoto.specs import FIRST_PASS, Person, PortraitRequest
 
 BLANK = Photo(pixels=np.full((400, 600, 3), 128, np.uint8), name="wall.png")
 
@@ -118,6 +118,21 @@ def test_no_controlnet_for_the_second_pass_leaves_it_out(request_for: PortraitRe
     assert make_plan(request_for, engine, stub_tools(face_at(10))).second is None
 
 
+def test_what_is_left_at_its_default_is_the_familys_and_what_is_asked_for_counts(
+    request_for: PortraitRequest, stub_tools: Callable
+) -> None:
+    own = PROFILES[Family.EMBEDDED].first
+    assert own is not None
+    plan = make_plan(request_for, FakeEngine(), stub_tools(face_at(10)))
+    assert (plan.first.strength, plan.first.steps, plan.first.weights) == (own.strength, own.steps, own.weights)
+    asked = replace(request_for, first=replace(request_for.first, strength=0.6))
+    plan = make_plan(asked, FakeEngine(), stub_tools(face_at(10)))
+    assert (plan.first.strength, plan.first.steps) == (0.6, own.steps)
+    for family in (Family.SD15, Family.SDXL):
+        there = replace(request_for, people=(replace(request_for.people[0], family=family),))
+        assert make_plan(there, FakeEngine(family=family), stub_tools(face_at(10))).first == FIRST_PASS
+
+
 def test_prompt_and_guidance(request_for: PortraitRequest, stub_tools: Callable) -> None:
     plan = make_plan(request_for, FakeEngine(), stub_tools(face_at(10)))
     assert plan.prompt == CAPTION
@@ -127,6 +142,9 @@ def test_prompt_and_guidance(request_for: PortraitRequest, stub_tools: Callable)
     assert plan.prompt == f"{CAPTION}, a garden"
     assert plan.negative.startswith("hat")
     assert plan.guidance == 2.5
+    assert not any("negative prompt" in warning for warning in plan.warnings)
+    unheard = make_plan(replace(asked, guidance=1.0), FakeEngine(), stub_tools(face_at(10)))
+    assert any("negative prompt does nothing at guidance 1" in warning for warning in unheard.warnings)
 
 
 @pytest.mark.parametrize("family", [Family.EMBEDDED, Family.SD15])

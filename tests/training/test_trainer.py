@@ -12,7 +12,15 @@ from easyphoto.records import PreparedSet
 from easyphoto.specs import LoraSpec, OptimSpec, TrainSpec
 from easyphoto.training.dataset import LatentCache, cache_latents, generator
 from easyphoto.training.lora import LoraNetwork
-from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, fit, spread_timesteps
+from easyphoto.training.trainer import (
+    Hooks,
+    Training,
+    check_prediction,
+    checkpoint_every,
+    checkpoint_steps,
+    fit,
+    spread_timesteps,
+)
 
 
 @pytest.fixture
@@ -176,6 +184,13 @@ def test_micro_batches_add_up_to_one_step(begin, spec: TrainSpec) -> None:
     parts = [float(training.loss(part).detach()) for part in range(2)]
     assert training.update() == pytest.approx(np.mean(parts), rel=1e-5)
     assert training.step == 1
+
+
+def test_no_checkpoint_comes_shortly_before_the_last() -> None:
+    assert checkpoint_steps(176, 40) == (40, 80, 120, 176)
+    assert checkpoint_steps(180, 40) == (40, 80, 120, 160, 180)
+    assert checkpoint_steps(160, 40) == (40, 80, 120, 160)
+    assert checkpoint_steps(3, 40) == (3,)
 
 
 def test_checkpoints_come_by_quarters_where_nothing_is_judged(spec: TrainSpec) -> None:
