@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def run_bench(settings: Settings, options: BenchOptions, watch: Watch) -> BenchR
     options.output.mkdir(parents=True, exist_ok=True)
     app = App(replace(settings, home=options.output / "home"))
     gallery = list_templates(settings.templates)
+    report = BenchReport(scores=(), stages=())
     scores: list[Score] = []
     rows: list[tuple[str, list[Photo]]] = []
     stages: dict[str, list[float]] = {}
@@ -133,12 +134,17 @@ def run_bench(settings: Settings, options: BenchOptions, watch: Watch) -> BenchR
             rows.append((entrant.name, [materials.reference.original, *_photos(made)]))
             for name, seconds in made[OURS].stages:
                 stages.setdefault(name, []).append(seconds)
-    report = BenchReport(
-        scores=tuple(scores), stages=tuple((name, float(np.mean(values))) for name, values in stages.items())
-    )
-    write_text(options.output / "table.md", report.table())
-    write_text(options.output / "results.json", json.dumps(report.as_json(), indent=1))
-    save_sheet(options.output / "sheet.jpg", ["person", *(rival.name for rival in rivals(app))], rows)
+        report = _written(options.output, scores, stages)
+        save_sheet(options.output / "sheet.jpg", ["person", *(rival.name for rival in rivals(app))], rows)
+    return report
+
+
+def _written(folder: Path, scores: Sequence[Score], stages: Mapping[str, Sequence[float]]) -> BenchReport:
+    """The report so far, on disk after every person: a bench that is cut off has not been for nothing."""
+    means = tuple((name, float(np.mean(values))) for name, values in stages.items())
+    report = BenchReport(scores=tuple(scores), stages=means)
+    write_text(folder / "table.md", report.table())
+    write_text(folder / "results.json", json.dumps(report.as_json(), indent=1))
     return report
 
 
