@@ -54,13 +54,15 @@ def test_the_slider_uncovers_the_portrait(page: tuple[Page, list[str]]) -> None:
 
 def test_parameters_open_by_a_click_and_every_picture_is_decoded(page: tuple[Page, list[str]]) -> None:
     opened, troubles = page
-    assert not opened.locator("pre").first.is_visible()
-    opened.locator("summary").first.click()
-    assert opened.locator("pre").first.inner_text() == "Steps: 5, Seed: 7"
+    # Pictures first: while they load, the page still moves under the pointer.
     opened.evaluate("() => document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
     widths = opened.evaluate(
         "async () => Promise.all([...document.images].map(async image => (await image.decode(), image.naturalWidth)))"
     )
+    assert not opened.locator("pre").first.is_visible()
+    opened.locator("summary").first.click()
+    opened.locator("pre").first.wait_for(state="visible")
+    assert opened.locator("pre").first.inner_text() == "Steps: 5, Seed: 7"
     assert widths
     assert min(widths) == 64
     assert not troubles

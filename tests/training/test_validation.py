@@ -11,6 +11,7 @@ import pytest
 from easyphoto.engine.models import Models
 from easyphoto.errors import Cancelled
 from easyphoto.faces.tools import FaceTools
+from easyphoto.families import PROFILES
 from easyphoto.imaging.io import load_photo
 from easyphoto.records import InpaintJob, Pixels
 from easyphoto.specs import LoraSpec, TrainSpec, ValidateSpec
@@ -79,9 +80,9 @@ def test_a_job_is_the_first_pass_of_inference_without_the_persons_photo(
     models: Models, tools: FaceTools, judged: TrainSpec, gallery: tuple[Path, ...]
 ) -> None:
     first, second = (trial.job for trial in judge_for(models, tools, judged, gallery)._trials)
-    assert [(condition.kind.value, condition.weight) for condition in first.conditions] == [
-        ("canny", 0.5), ("openpose", 0.5), ("color", 0.85),
-    ]  # fmt: skip
+    own = PROFILES[models.family].first
+    assert own is not None
+    assert tuple((condition.kind.value, condition.weight) for condition in first.conditions) == own.weights
     assert (first.strength, first.steps, first.prompt, first.loras) == (0.65, 2, judged.data.caption, ())
     assert first.image.shape == (256, 256, 3)
     assert 0.05 < first.mask.mean() < 0.6
