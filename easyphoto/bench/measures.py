@@ -110,9 +110,10 @@ class Interval:
 
     mean: float
     half: float
+    """NaN for a single person, who has no interval."""
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.half:.3f}"
+        return f"{self.mean:.3f}" if math.isnan(self.half) else f"{self.mean:.3f} ± {self.half:.3f}"
 
 
 def over_people(values: Sequence[tuple[str, float | None]]) -> Interval | None:

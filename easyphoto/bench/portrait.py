@@ -65,7 +65,7 @@ class BenchReport:
         people = len({score.person for score in self.scores})
         pictures = len(self.scores) // max(1, len({score.rival for score in self.scores}))
         head = (
-            f"{people} people, {pictures} pictures each; means with 95 % intervals over people\n\n"
+            f"{people} people, {pictures} portraits a rival; means with 95 % intervals over people\n\n"
             "| rival | identity distance | below 0.6 | copying | seam | changed outside | seconds |\n"
             "|---|---|---|---|---|---|---|\n"
         )
