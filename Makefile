@@ -21,7 +21,7 @@ lint: $(VENV)/.ready-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready  ## PortraitBench on the sample people (and on real ones where they are)
+bench: $(VENV)/.ready-dev  ## PortraitBench on the sample people (and on real ones where they are)
 	$(BIN)/python -m easyphoto bench portrait
 
 doctor: $(VENV)/.ready  ## what is installed and what is missing

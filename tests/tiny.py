@@ -21,7 +21,6 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     """Write the model below `folder` in diffusers layout and return `folder`; a folder that has one is left alone."""
     import torch
     from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     if (folder / "model_index.json").exists():
         return folder
@@ -52,20 +51,7 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
             sample_size=64,
             mid_block_add_attention=False,
         ).save_pretrained(folder / "vae")
-        tokens = _write_tokenizer(folder / "tokenizer")
-        CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
-                num_hidden_layers=1,
-                num_attention_heads=4,
-                vocab_size=tokens,
-                max_position_embeddings=77,
-                bos_token_id=tokens - 2,
-                eos_token_id=tokens - 1,
-                pad_token_id=tokens - 1,
-            )
-        ).save_pretrained(folder / "text_encoder")
+        _write_text_encoder(folder)
         for kind in CONTROLS:
             net = ControlNetModel.from_unet(unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 8, 8, 8))
             _wake(net)
@@ -80,6 +66,25 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
     ).save_pretrained(folder / "scheduler")
     _write_index(folder)
     return folder
+
+
+def _write_text_encoder(folder: Path) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokens = _write_tokenizer(folder / "tokenizer")
+    CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            vocab_size=tokens,
+            max_position_embeddings=77,
+            bos_token_id=tokens - 2,
+            eos_token_id=tokens - 1,
+            pad_token_id=tokens - 1,
+        )
+    ).save_pretrained(folder / "text_encoder")
 
 
 def _wake(controlnet) -> None:

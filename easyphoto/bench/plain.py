@@ -52,7 +52,7 @@ def _add_adapter(models: Models) -> None:
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ToolMissing("the plain rival is trained with peft, which is not installed; run `make lint` once") from error
+        raise ToolMissing("the plain rival needs peft, which is not installed; `make bench` installs it") from error
     models.unet.requires_grad_(False)
     models.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
 
