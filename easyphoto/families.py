@@ -16,12 +16,16 @@ class Family(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PassRow:
-    """A diffusion pass as a family wants it; `specs.PassSettings` is what people ask for."""
+    """A diffusion pass as a family wants it, for whatever `specs.PassRequest` leaves open."""
 
     strength: float
     steps: int
     weights: tuple[tuple[str, float], ...]
     """(condition kind, ControlNet weight)."""
+
+
+_FIRST = PassRow(strength=0.45, steps=50, weights=(("canny", 0.5), ("openpose", 0.5), ("color", 0.85)))
+_SECOND = PassRow(strength=0.30, steps=20, weights=(("canny", 1.0), ("tile", 1.0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +62,8 @@ class FamilyProfile:
     """Noise levels as in arXiv 2206.00364, equation 5; else evenly spaced timesteps. The embedded model was trained with
     min-SNR weights, which leave it weak near the end: Karras' many nearly noise-free steps show there as mottled skin."""
 
-    first: PassRow | None = None
-    """The first pass where `specs.FIRST_PASS` was made for other models; None takes that."""
-    second: PassRow | None = None
-    """The second pass, likewise for `specs.SECOND_PASS`."""
+    first: PassRow = _FIRST
+    second: PassRow = _SECOND
 
     @property
     def sampler(self) -> str:
@@ -71,7 +73,7 @@ class FamilyProfile:
 
 PROFILES: dict[Family, FamilyProfile] = {
     Family.EMBEDDED: FamilyProfile(
-        crop_ratio=1.8,
+        crop_ratio=1.55,
         first_size=256,
         second_size=384,
         train_size=192,

@@ -1,10 +1,12 @@
 """Step 2: train the autoencoder; step 5: polish its decoder with a patch discriminator.
 
     python -m recipes.base_model.autoencoder DATA WEIGHTS --portraits PORTRAITS
+    python -m recipes.base_model.autoencoder DATA WEIGHTS --portraits PORTRAITS --start OLD.safetensors --rate 5e-4
     python -m recipes.base_model.autoencoder DATA WEIGHTS --portraits PORTRAITS --polish
 
-The first writes WEIGHTS/vae.safetensors and scale.json. The second leaves the encoder as it is (so latents, denoiser
-and ControlNets stay valid), sharpens the decoder, and keeps the result only where PSNR stays above `--floor`.
+The first two write WEIGHTS/vae.safetensors and scale.json, the second from weights that exist. The third leaves the encoder
+as it is (so latents, denoiser and ControlNets stay valid), sharpens the decoder, and keeps the result only where PSNR stays
+above `--floor`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from recipes.base_model.architecture import build_vae
-from recipes.base_model.crops import Crops, Frames, cut, draw_crops, face_boxes, load_frames
+from recipes.base_model.crops import Crops, Frames, cut, draw_crops, load_frames
 from recipes.base_model.fusion import read_portraits, split_held_out
 from recipes.base_model.training import (
     Average,
@@ -37,10 +39,14 @@ from recipes.base_model.training import (
 )
 
 PATCH = 128
+NEAR_FACES = 0.8
+"""Share of patches that lie on a face; the rest lie anywhere."""
+SOFT = (1.4, 1.8, 2.3, 3.0)
+"""Factors by which some patches are shrunken and enlarged again, as old or small photos are."""
 
 
-def held_out_scene(portraits: Path, device: str) -> tuple[Frames, Crops]:
-    """Return the held-out portraits as frames, and straight crops of 1.8 face sizes around their faces."""
+def held_out_scene(portraits: Path, device: str, ratio: float = 1.8) -> tuple[Frames, Crops]:
+    """Return the held-out portraits as frames, and straight crops of `ratio` face sizes around their faces."""
     held_out = split_held_out(read_portraits(portraits))[1]
     pixels = torch.from_numpy(np.stack([p.bgr[..., ::-1] for p in held_out])).to(device)
     index = np.arange(len(held_out))
@@ -48,32 +54,51 @@ def held_out_scene(portraits: Path, device: str) -> tuple[Frames, Crops]:
         pixels, np.stack([p.face for p in held_out]), np.stack([p.pose for p in held_out]),
         np.stack([index, index], 1).astype(np.int32),
     )  # fmt: skip
-    center, size = face_boxes(frames)
-    side = np.minimum(1.8 * size, frames.side).astype(np.float32)
+    center, size = frames.boxes
+    side = np.minimum(ratio * size, frames.side).astype(np.float32)
     center = np.clip(center, side[:, None] / 2, frames.side - side[:, None] / 2).astype(np.float32)
     return frames, Crops(index, center, side, np.zeros_like(side), np.zeros(len(side), bool), side / size)
 
 
-def held_out_crops(portraits: Path, device: str, size: int = 256) -> torch.Tensor:
+def held_out_crops(portraits: Path, device: str, size: int = 256, ratio: float = 1.8) -> torch.Tensor:
     """Cut the held-out portraits around their faces, N x 3 x size x size in -1..1."""
-    return cut(*held_out_scene(portraits, device), size)
+    return cut(*held_out_scene(portraits, device, ratio), size)
 
 
 def draw_patches(frames: Frames, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Cut patches at the scales that matter: two thirds near a face at 256 px a crop, the rest anywhere."""
+    """Cut patches at the scales that matter: most on a face at 256 px a crop, the rest anywhere."""
     crops = draw_crops(frames, count, (1.4, 3.0), rng)
     scale = PATCH / 256
-    anywhere = rng.random(count) < 0.33
+    anywhere = rng.random(count) > NEAR_FACES
     side = np.where(anywhere, rng.uniform(100, frames.side / 2, count), crops.side * scale).astype(np.float32)
-    spread = rng.uniform(-0.5, 0.5, (count, 2)) * (crops.side * (1 - scale))[:, None]
+    spread = rng.normal(0, 0.22, (count, 2)).clip(-0.5, 0.5) * (crops.side * (1 - scale))[:, None]
     center = crops.center + spread.astype(np.float32)
     center[anywhere] = rng.uniform(0, frames.side, (int(anywhere.sum()), 2))
     center = np.clip(center, side[:, None] / 2, frames.side - side[:, None] / 2).astype(np.float32)
     patches = cut(frames, Crops(crops.frame, center, side, crops.angle, crops.mirrored, crops.ratio), PATCH)
-    # Other cameras: a little gain, gamma-like bend and tint, so that real photos lie inside what was seen.
-    gain = torch.from_numpy(rng.normal(1, 0.06, (count, 3, 1, 1)).astype(np.float32)).to(patches)
-    shift = torch.from_numpy(rng.normal(0, 0.05, (count, 1, 1, 1)).astype(np.float32)).to(patches)
-    return (patches * gain + shift).clamp(-1, 1).contiguous(memory_format=torch.channels_last)
+    return like_other_cameras(patches, rng).contiguous(memory_format=torch.channels_last)
+
+
+def like_other_cameras(patches: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Soften the last half of a batch, then vary contrast, tint and light, so that real photos lie inside what was seen."""
+    count = len(patches)
+    parts, step = [patches[: count - len(SOFT) * (count // 8)]], count // 8
+    for index, factor in enumerate(SOFT):
+        part = patches[len(parts[0]) + index * step :][:step]
+        small = F.interpolate(part, size=round(PATCH / factor), mode="bicubic", antialias=True)
+        parts.append(F.interpolate(small, size=PATCH, mode="bicubic"))
+    contrast, tint, light = (
+        torch.from_numpy(rng.normal(mean, spread, (count, channels, 1, 1)).astype(np.float32)).to(patches)
+        for mean, spread, channels in ((1, 0.12, 1), (1, 0.06, 3), (0, 0.1, 1))
+    )
+    return (torch.cat(parts) * contrast * tint + light).clamp(-1, 1)
+
+
+def picture_error(error: torch.Tensor) -> torch.Tensor:
+    """L1 and squared error, the latter also at half and a quarter of the size: there lies what tells people apart."""
+    half = F.avg_pool2d(error, 2)
+    squares = (error**2).mean() + (half**2).mean() + 2 * (F.avg_pool2d(half, 2) ** 2).mean()
+    return 0.3 * error.abs().mean() + 4 * squares
 
 
 @torch.no_grad()
@@ -87,8 +112,11 @@ def psnr(vae: Any, pictures: torch.Tensor) -> tuple[float, torch.Tensor]:
 def fit(args: argparse.Namespace) -> None:
     """Train encoder and decoder for low error."""
     rng = prepare(args)
-    vae = build_vae().to(args.device, memory_format=torch.channels_last)
-    batch = args.batch or 64
+    vae = build_vae()
+    if args.start:
+        vae.load_state_dict({key: value.float() for key, value in load_file(args.start).items()})
+    vae = vae.to(args.device, memory_format=torch.channels_last)
+    batch = args.batch or 128
 
     def loss_of(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with half_precision(args.device):
@@ -97,7 +125,7 @@ def fit(args: argparse.Namespace) -> None:
         error = out.float() - x
         mean, logvar = code.mean.float(), code.logvar.float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-        return 0.5 * error.abs().mean() + 4 * (error**2).mean() + 1e-5 * kl, (error**2).mean()
+        return picture_error(error) + 1e-5 * kl, (error**2).mean()
 
     run = maybe_compile(loss_of, args)
     warm = torch.zeros(batch, 3, PATCH, PATCH, device=args.device).contiguous(memory_format=torch.channels_last)
@@ -211,6 +239,7 @@ def main() -> None:
     """Run the step."""
     parser = step_parser(__doc__, seconds=480)
     parser.add_argument("--portraits", type=Path, required=True, help="folder written by the landmarks step")
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate")
     parser.add_argument("--polish", action="store_true")
     parser.add_argument("--sharpness", type=float, default=0.01, help="weight of the discriminator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,12 @@ class Frames:
     def side(self) -> int:
         """Side of a frame in pixels."""
         return int(self.pixels.shape[1])
+
+    @cached_property
+    def boxes(self) -> tuple[Floats, Floats]:
+        """Each face's centre (N x 2) and longer side (N) in frame pixels, from the 468 mesh points; kept, for it takes long."""
+        low, high = self.face[:, :468].min(axis=1), self.face[:, :468].max(axis=1)
+        return ((low + high) / 2).astype(np.float32), (high - low).max(axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -80,12 +87,6 @@ def load_frames(folder: Path, device: str) -> Frames:
     return Frames(pixels, facts["face"][used], facts["pose"][used], facts["origin"][used])
 
 
-def face_boxes(frames: Frames) -> tuple[Floats, Floats]:
-    """Return each face's centre (N x 2) and longer side (N) in frame pixels, from the 468 mesh points."""
-    low, high = frames.face[:, :468].min(axis=1), frames.face[:, :468].max(axis=1)
-    return ((low + high) / 2).astype(np.float32), (high - low).max(axis=1).astype(np.float32)
-
-
 def draw_crops(
     frames: Frames, count: int, ratios: tuple[float, float], rng: np.random.Generator, *, tilt: float = 5.0
 ) -> Crops:
@@ -102,7 +103,7 @@ def draw_crops(
     frame = rng.integers(0, len(frames.face), count)
     plain = rng.random(count) < 0.3
     frame[plain] = rng.integers(0, originals, int(plain.sum()))
-    centers, sizes = face_boxes(frames)
+    centers, sizes = frames.boxes
     side = np.minimum(sizes[frame] * rng.uniform(*ratios, count), frames.side)
     center = centers[frame] + rng.normal(0, 0.06, (count, 2)) * side[:, None] * (1.0, 0.6)
     half = side[:, None] / 2

@@ -48,7 +48,7 @@ TEMPLATES = (
 )
 PEOPLE = {
     "woman": (17, (17, 18, 1, 20, 54, 69, 13, 7, 60, 0)),
-    "man": (19, (19, 6, 22, 52, 38, 65, 35, 48, 41, 54)),
+    "man": (18, (6, 22, 52, 38, 65, 35, 48, 41, 54, 18)),
 }
 """Sex: (whose face, onto which cells; half-body cells first, then mixed ones)."""
 

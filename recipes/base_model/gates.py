@@ -3,7 +3,8 @@
     python -m recipes.base_model.gates MODEL SHEETS --portraits PORTRAITS [--people PEOPLE] --out figures.json
 
 SHEETS is what `recipes.base_model.drawings` wrote; PORTRAITS the prepared portraits (every tenth was held out); PEOPLE a
-folder with one folder of photos for each real person. Needs the face tools, so it runs where mediapipe and dlib are.
+folder with one folder of photos for each real person. The sample people are the project's own unless `--sample-people`
+names others. Needs the face tools, so it runs where mediapipe and dlib are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from easyphoto.families import PROFILES, Family
 from easyphoto.imaging.conditions import canny_map, color_grid, tile_map
 from easyphoto.imaging.geometry import crop_square
 from easyphoto.imaging.io import load_photo, photo_files
-from easyphoto.records import CAPTION, Condition, ConditionKind, Face, InpaintJob, Photo
+from easyphoto.records import CAPTION, Condition, ConditionKind, Face, Floats, InpaintJob, Photo
+from easyphoto.settings import PROJECT_ROOT
+from recipes.base_model.novelty import Faces, aligned, novelty
 
 Pixels = npt.NDArray[np.uint8]
 SHRINK = 4
@@ -52,10 +56,17 @@ def main_face(tools: FaceTools, pixels: Pixels) -> tuple[Photo, Face] | None:
     return (photo, max(faces, key=lambda face: face.box.width)) if faces else None
 
 
-def vector(tools: FaceTools, pixels: Pixels) -> npt.NDArray[np.float32] | None:
+def vector(tools: FaceTools, pixels: Pixels) -> Floats | None:
     """Identity vector of the largest face."""
     found = main_face(tools, pixels)
     return tools.with_embedding(*found).embedding if found else None
+
+
+def look(tools: FaceTools, pictures: Iterable[Pixels]) -> Faces:
+    """The main faces of the pictures that show one."""
+    found = [(vector(tools, pixels), aligned(*face)) for pixels in pictures if (face := main_face(tools, pixels))]
+    identities, chips = zip(*found, strict=True)
+    return Faces(identities=np.stack(identities), pictures=np.stack(chips))
 
 
 def round_trip(models: Models, pixels: Pixels) -> Pixels:
@@ -102,6 +113,21 @@ def judge_samples(pictures: list[Pixels], tools: FaceTools) -> dict[str, float]:
         "samples": len(pictures), "with_face": round(float(np.mean(found)), 4),
         "nearest_pair_rms_of_255": round(float(gaps.min()), 2), "identical": int((gaps < 0.5).sum() // 2),
     }  # fmt: skip
+
+
+def judge_novelty(portraits: Path, samples: list[Pixels], people: Path, tools: FaceTools) -> dict[str, Any]:
+    """How near held-out portraits, samples and sample people come to the nearest portrait that was trained on."""
+    from recipes.base_model.fusion import read_portraits, split_held_out
+
+    training, held_out = (
+        look(tools, (cv2.cvtColor(portrait.bgr, cv2.COLOR_BGR2RGB) for portrait in group))
+        for group in split_held_out(read_portraits(portraits))
+    )
+    photos = {
+        folder.name: look(tools, (load_photo(path).pixels for path in photo_files([folder])))
+        for folder in sorted(people.iterdir()) if folder.is_dir()
+    }  # fmt: skip
+    return novelty(training, held_out, look(tools, samples), photos)
 
 
 def smile_width(tools: FaceTools, pixels: Pixels) -> float | None:
@@ -167,17 +193,21 @@ def control_measures(tools: FaceTools, picture: Pixels, wanted: Pixels, edges: P
 
 
 def judge_controls(sheets: Path, tools: FaceTools) -> dict[str, dict[str, float]]:
-    """Each ControlNet's own measure, with it and with none, on the same seeds."""
+    """Each ControlNet's own measure, with it and with none, on the same seeds, and in how many pictures it is better."""
     wanted, edges, none = cells(sheets, "held_out"), cells(sheets, "map_canny"), cells(sheets, "control_none")
     report = {}
-    for name, measure in (
-        ("canny", "canny_edge_f1"), ("openpose", "openpose_landmark_px"), ("color", "color_delta_e"), ("tile", "tile_psnr_db"),
+    for name, measure, sign in (
+        ("canny", "canny_edge_f1", 1), ("openpose", "openpose_landmark_px", -1), ("color", "color_delta_e", -1),
+        ("tile", "tile_psnr_db", 1),
     ):  # fmt: skip
-        means = {}
-        for label, pictures in (("none", none), ("with", cells(sheets, f"control_{name}"))):
-            values = [control_measures(tools, *triple)[measure] for triple in zip(pictures, wanted, edges, strict=True)]
-            means[label] = round(float(np.mean([value for value in values if value is not None])), 3)
-        report[measure] = means
+        values = [
+            [control_measures(tools, *triple)[measure] for triple in zip(pictures, wanted, edges, strict=True)]
+            for pictures in (none, cells(sheets, f"control_{name}"))
+        ]
+        pairs = np.array([pair for pair in zip(*values, strict=True) if None not in pair], np.float64)
+        before, after = pairs.mean(0).round(3).tolist()
+        better = int((sign * pairs[:, 1] > sign * pairs[:, 0]).sum())
+        report[measure] = {"none": before, "with": after, "better_in": better, "pictures": len(pairs)}
     return report
 
 
@@ -202,11 +232,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     tools, models = FaceTools(), load_models(args.model, "cpu")
     report: dict[str, Any] = {"guided_step_seconds": step_seconds(models)}
-    held_out = list(to_pictures(held_out_crops(args.portraits, "cpu")))
+    held_out = list(to_pictures(held_out_crops(args.portraits, "cpu", ratio=PROFILES[Family.EMBEDDED].crop_ratio)))
     report["autoencoder_portraits"] = judge_autoencoder(models, held_out, tools)
     if args.people:
         report["autoencoder_real_people"] = judge_autoencoder(models, real_pictures(args.people, tools), tools)
-    report["samples"] = judge_samples(cells(args.sheets, "samples0") + cells(args.sheets, "samples1"), tools)
+    samples = cells(args.sheets, "samples0") + cells(args.sheets, "samples1")
+    report["samples"] = judge_samples(samples, tools)
+    report["novelty"] = judge_novelty(args.portraits, samples, args.sample_people, tools)
     report["words"] = judge_words(cells(args.sheets, "changes"), tools)
     report["controls"] = judge_controls(args.sheets, tools)
     return report
@@ -219,6 +251,7 @@ def main() -> None:
     parser.add_argument("sheets", type=Path)
     parser.add_argument("--portraits", type=Path, required=True)
     parser.add_argument("--people", type=Path)
+    parser.add_argument("--sample-people", type=Path, default=PROJECT_ROOT / "models" / "sample-people")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     report = measure(args)

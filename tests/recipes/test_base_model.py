@@ -36,6 +36,35 @@ def test_the_parts_have_the_promised_shapes() -> None:
     assert all(float(part.abs().max()) == 0 for part in [*parts[0], parts[1]]), "an untrained ControlNet changes nothing"
 
 
+def test_a_maps_embedding_starts_awake_even_for_thin_lines() -> None:
+    import torch
+
+    from recipes.base_model.architecture import build_controlnet, build_unet
+    from recipes.base_model.controlnet import wake_embedding
+
+    embedding = build_controlnet(build_unet()).controlnet_cond_embedding
+    lines = torch.zeros(2, 3, 64, 64)
+    lines[:, :, 20, 10:50] = lines[:, :, 10:50, 30] = 1
+    with torch.inference_mode():
+        assert float(embedding(lines).std()) == 0, "diffusers' start lets nothing through"
+        wake_embedding(embedding, lines, strength=0.5)
+        assert float(embedding(lines).std()) == pytest.approx(0.5, rel=0.01)
+
+
+def test_other_cameras_soften_half_of_a_batch_and_keep_its_order() -> None:
+    import torch
+
+    from recipes.base_model.autoencoder import PATCH, like_other_cameras
+
+    checks = (torch.arange(PATCH)[:, None] + torch.arange(PATCH)[None]) % 2 * 1.0 - 0.5
+    levels = torch.linspace(-0.3, 0.3, 16).view(16, 1, 1, 1)
+    made = like_other_cameras(checks.expand(16, 3, PATCH, PATCH) * 0.4 + levels, np.random.default_rng(0))
+    assert made.shape == (16, 3, PATCH, PATCH)
+    detail = made.std((1, 2, 3))
+    assert float(detail[:8].min()) > 3 * float(detail[8:].max())
+    assert float(torch.corrcoef(torch.stack([made.mean((1, 2, 3)), levels.flatten()]))[0, 1]) > 0.8
+
+
 def test_the_caption_is_few_tokens_and_any_text_has_some(base_model: Path) -> None:
     from transformers import CLIPTokenizer
 

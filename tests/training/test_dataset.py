@@ -41,7 +41,7 @@ def test_crops_come_with_their_mirror_images(prepared: PreparedSet, spec: TrainS
 
 
 def test_a_face_has_the_size_that_inference_gives_it(prepared: PreparedSet, spec: TrainSpec) -> None:
-    """The embedded family's first pass shows a face box on 256 / 1.8 px, whatever the size of the training crop."""
+    """The embedded family's first pass shows a face box on 256 / 1.55 px, whatever the size of the training crop."""
     photo = prepared.photos[0]
     pixels = np.zeros((384, 384, 3), np.uint8)
     pixels[128:256, 128:256] = 255
@@ -51,7 +51,7 @@ def test_a_face_has_the_size_that_inference_gives_it(prepared: PreparedSet, spec
         sized = replace(spec, data=DataSpec(size=size, crops=0, flip=False))
         (crop,) = training_crops(photo, sized, 0)
         assert (crop > 127).any(2).any(0).sum() == pytest.approx(size / inference_ratio(sized), abs=1.5)
-        assert size / inference_ratio(sized) == pytest.approx(256 / 1.8)
+        assert size / inference_ratio(sized) == pytest.approx(256 / 1.55)
         middle = np.argwhere(crop[..., 0] > 127).mean(0)
         assert middle == pytest.approx([size / 2 - 0.5] * 2, abs=1.0)
 
