@@ -145,7 +145,16 @@ def _control_residuals(guide: Guide, batch: Tensor, timestep: Tensor) -> tuple[l
     down: list[Tensor] | None = None
     middle: Tensor | None = None
     for net, image, weight in guide.controls:
-        more, center = net(batch, timestep, guide.states, controlnet_cond=image, conditioning_scale=weight, return_dict=False)
+        # A net without cross-attention never sees the words: both halves of a guided step get the same from it.
+        seen = slice(None) if _reads_text(net) else slice(1)
+        more, center = net(
+            batch[seen], timestep, guide.states[seen], controlnet_cond=image, conditioning_scale=weight, return_dict=False
+        )
         down = more if down is None else [a + b for a, b in zip(down, more)]
         middle = center if middle is None else middle + center
     return down, middle
+
+
+def _reads_text(net: Any) -> bool:  # noqa: ANN401 (diffusers ships no types)
+    """Whether any block of a ControlNet attends to the text states."""
+    return any(getattr(block, "has_cross_attention", False) for block in (*net.down_blocks, net.mid_block))

@@ -69,6 +69,33 @@ def test_controlnet_residuals_add_up_by_weight(engine: StandaloneEngine) -> None
     torch.testing.assert_close(both, one / 2 + other, rtol=1e-4, atol=1e-5)
 
 
+def test_a_controlnet_that_reads_no_words_runs_once_for_both_halves(
+    engine: StandaloneEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from diffusers import ControlNetModel
+
+    import easyphoto.engine.denoise as room
+    from tests.tiny import _wake
+
+    config = dict(engine.models.controlnet(ConditionKind.CANNY).config)
+    blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "mid_block_type": "UNetMidBlock2D"}
+    net = ControlNetModel(**{key: value for key, value in config.items() if not key.startswith("_")} | blocks).eval()
+    _wake(net)
+    monkeypatch.setitem(engine.models._controlnets, ConditionKind.CANNY, net)
+    seen: list[int] = []
+    handle = net.conv_in.register_forward_hook(lambda _net, inputs, _out: seen.append(len(inputs[0])))
+    guide = guide_of(engine, 2.5, (Condition(kind=ConditionKind.CANNY, image=picture(64)),))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        once = predict_noise(engine.models, guide, latents, torch.tensor(300))
+        monkeypatch.setattr(room, "_reads_text", lambda _net: True)
+        twice = predict_noise(engine.models, guide, latents, torch.tensor(300))
+    handle.remove()
+    assert seen == [1, 2]
+    torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-5)
+
+
 def test_a_control_map_is_embedded_once_for_all_steps(engine: StandaloneEngine) -> None:
     net = engine.models.controlnet(ConditionKind.CANNY)
     calls = []
