@@ -21,6 +21,7 @@ from easyphoto.settings import Settings
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult, TrainSpec
 from easyphoto.store.paths import Home, check_name, person_id
 from easyphoto.store.people import PeopleStore
+from easyphoto.store.templates import list_templates
 from easyphoto.training.launch import LaunchOptions, train
 from easyphoto.training.preprocess import PrepareOptions, prepare
 
@@ -89,6 +90,7 @@ class App:
             retouch=order.retouch,
             size=PROFILES[order.spec.family].second_size,
             crop_ratio=PROFILES[order.spec.family].crop_ratio,
+            templates=tuple(template.path for template in list_templates(self.settings.templates)),
             listener=listener,
         )
         return prepare(photo_files(order.photos), self.tools, options)

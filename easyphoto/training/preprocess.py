@@ -18,8 +18,9 @@ from easyphoto.imaging import geometry, masks
 from easyphoto.imaging.io import load_photo
 from easyphoto.records import Face, Floats, Photo, PreparedPhoto, PreparedSet, Verdict
 from easyphoto.training.identity import MainPerson, find_main_person
-from easyphoto.training.judge import Candidate, judge, likeness
+from easyphoto.training.judge import Candidate, judge
 from easyphoto.training.prepared_files import read_prepared, write_prepared
+from easyphoto.training.reference import choose_reference
 from easyphoto.training.survey import Seen, survey
 
 __all__ = ["PrepareOptions", "prepare", "read_prepared", "write_prepared"]
@@ -44,6 +45,8 @@ class PrepareOptions:
     """Side of the training crops in px."""
     crop_ratio: float = 1.8
     """Side of a crop in longer sides of the face; `families.PROFILES` says each family's."""
+    templates: tuple[Path, ...] = ()
+    """Pictures on which the likeliest photos are tried as reference; without any, the likeliest is taken."""
     listener: Listener = ignore
 
     def __post_init__(self) -> None:
@@ -83,12 +86,13 @@ def prepare(paths: Sequence[Path], tools: FaceTools, options: PrepareOptions | N
     for step, candidate in enumerate(taken, start=1):
         photos.append(_prepare_one(candidate, tools, options))
         options.listener(Event(kind="progress", stage="preparing photos", step=step, total=len(taken)))
-    reference = max(range(len(photos)), key=lambda index: likeness(photos[index].scores))
+    middle = _median(photos)
+    reference = choose_reference(photos, middle, options.templates, tools, options.crop_ratio)
     return PreparedSet(
         photos=tuple(photos),
         verdicts=_with_reference(pairs, taken[reference]),
         reference=reference,
-        embedding=_median(photos),
+        embedding=middle,
         warnings=_warnings(seen, person, len(photos)),
     )
 

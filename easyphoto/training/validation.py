@@ -6,7 +6,6 @@ runs them. The person's photo is not fused in here, so that the score speaks of 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,20 +15,15 @@ import numpy as np
 
 from easyphoto.engine.models import Models
 from easyphoto.engine.standalone import StandaloneEngine
-from easyphoto.errors import InputError, NotFound
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
-from easyphoto.imaging.io import load_photo, save_png
-from easyphoto.portrait.plan import Scene, make_scene, settle_pass
+from easyphoto.imaging.io import save_png
+from easyphoto.portrait.plan import Scene, make_scene
 from easyphoto.portrait.pose import pose_map
 from easyphoto.portrait.stages import Words, first_job
 from easyphoto.records import Face, Floats, InpaintJob, Photo
-from easyphoto.specs import FIRST_PASS, CheckpointScore, PassSettings, TrainSpec
-
-logger = logging.getLogger(__name__)
-
-_LOOKED_AT = 24
-"""Templates of a gallery that are considered; a large gallery would cost more than the training."""
+from easyphoto.specs import CheckpointScore, PassSettings, TrainSpec
+from easyphoto.training.gallery import front_faces, largest_face
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,26 +105,12 @@ def make_judge(models: Models, tools: FaceTools, person: Floats, spec: TrainSpec
     another sex or age says little about a likeness.
     """
     found: list[tuple[float, str, Scene]] = []
-    for path in templates[:_LOOKED_AT]:
-        try:
-            photo = load_photo(path)
-        except (InputError, NotFound) as error:
-            logger.warning("template left out: %s", error)
-            continue
-        face = largest_face(tools, photo)
-        if face is None or face.mesh is None:
-            logger.warning("template %s left out: no face from the front is found in it", path.name)
-            continue
+    for path, photo, face in front_faces(templates, tools):
         scene = make_scene(photo, tools.body(photo, face), models.family)
         found.append((_distance(tools, photo, face, person), path.stem, scene))
     nearest = sorted(found, key=lambda item: item[:2])[: spec.validate.templates]
     trials = [_Trial(name=name, job=_job(scene, spec, models, number)) for number, (_, name, scene) in enumerate(nearest)]
     return Judge(models, tools, person, trials) if trials else None
-
-
-def largest_face(tools: FaceTools, photo: Photo) -> Face | None:
-    """The face with the largest box; None if no face is found."""
-    return max(tools.faces(photo), key=lambda face: face.box.width * face.box.height, default=None)
 
 
 def _distance(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> float:
@@ -142,8 +122,7 @@ def _distance(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> flo
 def _job(scene: Scene, spec: TrainSpec, models: Models, number: int) -> InpaintJob:
     """The first pass of inference on this template, at validation's strength; each template has a seed of its own."""
     there = {kind.value for kind in models.conditions}
-    first = settle_pass(FIRST_PASS, FIRST_PASS, PROFILES[spec.family].first)
-    weights = tuple(pair for pair in first.weights if pair[0] in there)
+    weights = tuple(pair for pair in PROFILES[spec.family].first.weights if pair[0] in there)
     settings = PassSettings(strength=spec.validate.strength, steps=spec.validate.steps, weights=weights)
     words = Words(
         prompt=spec.data.caption, negative="", guidance=PROFILES[spec.family].guidance, loras=(), seed=spec.seed + number

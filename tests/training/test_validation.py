@@ -16,8 +16,9 @@ from easyphoto.imaging.io import load_photo
 from easyphoto.records import InpaintJob, Pixels
 from easyphoto.specs import LoraSpec, TrainSpec, ValidateSpec
 from easyphoto.training import validation
+from easyphoto.training.gallery import largest_face
 from easyphoto.training.lora import LoraNetwork
-from easyphoto.training.validation import Judge, JudgeHooks, largest_face, make_judge
+from easyphoto.training.validation import Judge, JudgeHooks, make_judge
 
 QUIET = JudgeHooks(before_step=lambda: None, after_picture=lambda _path, _score, _seconds: None)
 
