@@ -195,7 +195,7 @@ class Person:
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """One diffusion pass."""
+    """One diffusion pass with nothing left open."""
 
     strength: float
     steps: int
@@ -207,8 +207,20 @@ class PassSettings:
         _within("steps", self.steps, 1, 1000)
 
 
-FIRST_PASS = PassSettings(strength=0.45, steps=50, weights=(("canny", 0.5), ("openpose", 0.5), ("color", 0.85)))
-SECOND_PASS = PassSettings(strength=0.30, steps=20, weights=(("canny", 1.0), ("tile", 1.0)))
+@dataclass(frozen=True, kw_only=True)
+class PassRequest:
+    """What is asked of one diffusion pass; None takes the family's (`families.PROFILES`)."""
+
+    strength: float | None = None
+    steps: int | None = None
+    weights: tuple[tuple[str, float], ...] | None = None
+    """(condition kind, ControlNet weight) in the order they are applied."""
+
+    def __post_init__(self) -> None:
+        if self.strength is not None:
+            _within("strength", self.strength, 0.01, 1.0)
+        if self.steps is not None:
+            _within("steps", self.steps, 1, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,9 +238,9 @@ class PortraitRequest:
     lora_weight: float = 0.9
     guidance: float | None = None
     """None takes the family's."""
-    first: PassSettings = FIRST_PASS
-    """A setting left at FIRST_PASS's value takes the family's own (`families.PROFILES`); the second pass likewise."""
-    second: PassSettings | None = SECOND_PASS
+    first: PassRequest = PassRequest()
+    second: PassRequest | None = PassRequest()
+    """None leaves the second pass out."""
     fuse_before: float = 0.8
     """Share of the fused reference face before the first pass; 0 turns it off."""
     fuse_after: float = 0.9

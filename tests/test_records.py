@@ -10,7 +10,7 @@ import pytest
 from easyphoto.errors import EasyPhotoError, InputError, PhotoError, SpecError
 from easyphoto.families import PROFILES, Family
 from easyphoto.records import Box, Condition, ConditionKind, InpaintJob, LoraUse, Photo
-from easyphoto.specs import DataSpec, LoraSpec, OptimSpec, PortraitRequest, TrainSpec
+from easyphoto.specs import DataSpec, LoraSpec, OptimSpec, PassRequest, PortraitRequest, TrainSpec
 
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 MASK = np.ones((64, 64), np.float32)
@@ -55,6 +55,10 @@ def test_settings_out_of_range_name_themselves() -> None:
         DataSpec(size=100)
     with pytest.raises(SpecError, match="weight"):
         LoraUse(path=Path("x"), weight=3)
+    with pytest.raises(SpecError, match=r"strength must be within 0\.01-1\.0, got 0"):
+        PassRequest(strength=0.0)
+    with pytest.raises(SpecError, match="steps must be within 1-1000, got 0"):
+        PassRequest(steps=0)
     with pytest.raises(SpecError, match="at least one person"):
         PortraitRequest(template=Photo(pixels=PICTURE, name="t"), people=(None,))
 

@@ -14,9 +14,8 @@ from easyphoto.families import PROFILES
 from easyphoto.imaging.blend import alpha_blend, paste_back
 from easyphoto.imaging.geometry import crop_square
 from easyphoto.imaging.masks import face_mask, face_mask_to_ears, face_width, feather
-from easyphoto.portrait.plan import settle_pass
 from easyphoto.records import CAPTION, InpaintJob, PreparedPhoto
-from easyphoto.specs import FIRST_PASS, Person, PortraitRequest
+from easyphoto.specs import Person, PortraitRequest
 
 SEED = 0
 OURS = "ours"
@@ -78,12 +77,11 @@ class OnePass:
     def make(self, materials: Materials, stage: Stage) -> Made:
         """Paint the face mask anew in a crop of the family's ratio and size, and paste it back."""
         profile = PROFILES[materials.plain.family]
-        settings = settle_pass(FIRST_PASS, FIRST_PASS, profile.first)
         crop = crop_square(stage.photo, stage.face, profile.crop_ratio, profile.first_size)
         shape = profile.first_size, profile.first_size
         mask = feather(face_mask_to_ears(crop.face, shape), 0.04 * face_width(crop.face))
         job = InpaintJob(
-            image=crop.photo.pixels, mask=mask, prompt=CAPTION, strength=settings.strength, steps=settings.steps,
+            image=crop.photo.pixels, mask=mask, prompt=CAPTION, strength=profile.first.strength, steps=profile.first.steps,
             guidance=profile.guidance, seed=SEED,
         )  # fmt: skip
         pixels, changed = paste_back(stage.photo.pixels, materials.plain.inpaint(job), crop.matrix, mask)

@@ -20,7 +20,7 @@ from easyphoto.events import Event, Listener
 from easyphoto.imaging.io import load_photo, save_png
 from easyphoto.records import PreparedSet
 from easyphoto.settings import Settings
-from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainSpec
+from easyphoto.specs import PassRequest, Person, PortraitRequest, PortraitResult, TrainSpec
 from easyphoto.store.codec import to_json
 
 Arguments = argparse.Namespace
@@ -120,13 +120,16 @@ def portrait(arguments: Arguments, cancel: threading.Event) -> int:
 def _request(arguments: Arguments, template: Path, people: tuple[Person | None, ...]) -> PortraitRequest:
     if not template.is_file():
         raise NotFound(f"the template {template} does not exist; name a picture file")
-    request = PortraitRequest(
+    second = PassRequest(strength=arguments.second_strength, steps=arguments.second_steps)
+    return PortraitRequest(
         template=load_photo(template),
         people=people,
         prompt=arguments.prompt,
         negative=arguments.negative,
         seed=arguments.seed,
         count=arguments.count,
+        first=PassRequest(strength=arguments.first_strength, steps=arguments.first_steps),
+        second=None if arguments.no_second_pass else second,
         color_shift_first=not arguments.no_color_shift,
         color_shift_last=not arguments.no_color_shift,
         **_said(
@@ -137,10 +140,6 @@ def _request(arguments: Arguments, template: Path, people: tuple[Person | None, 
             fuse_after=arguments.fuse_after,
         ),
     )
-    first = _said(strength=arguments.first_strength, steps=arguments.first_steps)
-    second = _said(strength=arguments.second_strength, steps=arguments.second_steps)
-    last = replace(request.second, **second) if request.second and not arguments.no_second_pass else None
-    return replace(request, first=replace(request.first, **first), second=last)
 
 
 def _save_stages(result: PortraitResult, file: Path) -> None:

@@ -13,7 +13,7 @@ from easyphoto.imaging.geometry import Crop, crop_square, move_face, roll_of
 from easyphoto.imaging.head import head_turn
 from easyphoto.portrait.prompts import negative_prompt, positive_prompt
 from easyphoto.records import ConditionKind, Face, Photo
-from easyphoto.specs import FIRST_PASS, SECOND_PASS, PassSettings, Person, PortraitRequest
+from easyphoto.specs import PassRequest, PassSettings, Person, PortraitRequest
 
 SMALLEST_FACE = 40
 """Longer side of a face box in px; below it the crop is enlarged so much that neither pass sees a face."""
@@ -83,14 +83,14 @@ def make_plan(request: PortraitRequest, engine: Engine, tools: FaceTools) -> Por
     places = [place for place, person in enumerate(request.people) if person is not None]
     slots = tuple(_slot(request, place, faces, tools, warnings) for place in places)
     profile = PROFILES[family]
-    wanted = settle_pass(request.first, FIRST_PASS, profile.first)
+    wanted = settle_pass(request.first, profile.first)
     first = _available(wanted, engine, "first", warnings)
     if first is None:
         kinds = ", ".join(kind for kind, _ in wanted.weights)
         raise ToolMissing(f"the base model {engine.name} has no ControlNet for {kinds}; add one to its controlnet folder")
     second = None
     if request.second:
-        second = _available(settle_pass(request.second, SECOND_PASS, profile.second), engine, "second", warnings)
+        second = _available(settle_pass(request.second, profile.second), engine, "second", warnings)
     guidance = profile.guidance if request.guidance is None else request.guidance
     if request.negative and guidance == 1.0:
         warnings.append("the negative prompt does nothing at guidance 1; ask for a guidance above 1 to use it")
@@ -102,14 +102,12 @@ def make_plan(request: PortraitRequest, engine: Engine, tools: FaceTools) -> Por
     )  # fmt: skip
 
 
-def settle_pass(asked: PassSettings, usual: PassSettings, own: PassRow | None) -> PassSettings:
-    """A pass as asked for, with the family's own value for each setting that was left at the usual one."""
-    if own is None:
-        return asked
+def settle_pass(asked: PassRequest, own: PassRow) -> PassSettings:
+    """A pass as asked for, with the family's own value for each setting that was left open."""
     return PassSettings(
-        strength=own.strength if asked.strength == usual.strength else asked.strength,
-        steps=own.steps if asked.steps == usual.steps else asked.steps,
-        weights=own.weights if asked.weights == usual.weights else asked.weights,
+        strength=own.strength if asked.strength is None else asked.strength,
+        steps=own.steps if asked.steps is None else asked.steps,
+        weights=own.weights if asked.weights is None else asked.weights,
     )
 
 

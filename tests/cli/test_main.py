@@ -8,11 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from easyphoto import __version__
+from easyphoto.app import App
 from easyphoto.cli.main import main, parser
+from easyphoto.families import Family
+from easyphoto.imaging.io import save_png
 from easyphoto.settings import PROJECT_ROOT
+from easyphoto.specs import PassRequest, Person, PortraitRequest
+from easyphoto.store.people import PeopleStore
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -97,6 +103,31 @@ def test_the_doctor_names_what_is_missing_and_the_remedy(capsys: pytest.CaptureF
 def test_faces_can_be_left_between_people() -> None:
     words = ["portrait", "--person", "A", "--leave-face", "--person", "B", "--template", "t.jpg"]
     assert parser().parse_args(words).people == ["A", None, "B"]
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "second"),
+    [
+        ((), PassRequest(), PassRequest()),
+        (("--first-strength", "0.45"), PassRequest(strength=0.45), PassRequest()),
+        (("--first-steps", "9", "--second-strength", "0.3"), PassRequest(steps=9), PassRequest(strength=0.3)),
+        (("--second-steps", "20", "--no-second-pass"), PassRequest(), None),
+    ],
+)
+def test_only_what_was_typed_is_asked_of_a_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], first: PassRequest, second: PassRequest | None
+) -> None:
+    asked: list[PortraitRequest] = []
+    somebody = Person(
+        name="Ada", person_id="ada", folder=tmp_path, family=Family.EMBEDDED, lora=tmp_path, reference=tmp_path,
+        face_id_picture=tmp_path, embedding=(), created="",
+    )  # fmt: skip
+    monkeypatch.setattr(PeopleStore, "get", lambda _people, _name: somebody)
+    monkeypatch.setattr(App, "portraits", lambda _app, request, _watch: asked.append(request) or ())
+    save_png(tmp_path / "t.png", np.zeros((8, 8, 3), np.uint8))
+    typed = ["--person", "Ada", "--template", str(tmp_path / "t.png"), "--home", str(tmp_path), "--output", str(tmp_path)]
+    assert main(["portrait", *typed, *words]) == 0
+    assert [(request.first, request.second) for request in asked] == [(first, second)]
 
 
 def test_interrupting_a_training_is_status_130_and_publishes_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES, Family
 from easyphoto.portrait.plan import make_plan, make_scene
 from easyphoto.records import CAPTION, Box, ConditionKind, Face, Photo
-from easyphoto.specs import FIRST_PASS, Person, PortraitRequest
+from easyphoto.specs import PassRequest, Person, PortraitRequest
 
 BLANK = Photo(pixels=np.full((400, 600, 3), 128, np.uint8), name="wall.png")
 
@@ -118,19 +118,35 @@ def test_no_controlnet_for_the_second_pass_leaves_it_out(request_for: PortraitRe
     assert make_plan(request_for, engine, stub_tools(face_at(10))).second is None
 
 
-def test_what_is_left_at_its_default_is_the_familys_and_what_is_asked_for_counts(
+def test_what_is_left_open_is_the_familys_and_what_is_asked_for_counts(
     request_for: PortraitRequest, stub_tools: Callable
 ) -> None:
     own = PROFILES[Family.EMBEDDED].first
-    assert own is not None
     plan = make_plan(request_for, FakeEngine(), stub_tools(face_at(10)))
     assert (plan.first.strength, plan.first.steps, plan.first.weights) == (own.strength, own.steps, own.weights)
     asked = replace(request_for, first=replace(request_for.first, strength=0.6))
     plan = make_plan(asked, FakeEngine(), stub_tools(face_at(10)))
-    assert (plan.first.strength, plan.first.steps) == (0.6, own.steps)
-    for family in (Family.SD15, Family.SDXL):
-        there = replace(request_for, people=(replace(request_for.people[0], family=family),))
-        assert make_plan(there, FakeEngine(family=family), stub_tools(face_at(10))).first == FIRST_PASS
+    assert (plan.first.strength, plan.first.steps, plan.first.weights) == (0.6, own.steps, own.weights)
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("other", Family)
+def test_a_setting_that_is_said_counts_though_some_family_has_it_as_its_own(
+    request_for: PortraitRequest, stub_tools: Callable, family: Family, other: Family
+) -> None:
+    """Saying 0.45 to the embedded model means 0.45, which SD1.5 would take unasked."""
+    passes = PROFILES[other].first, PROFILES[other].second
+    said = [PassRequest(strength=row.strength, steps=row.steps, weights=row.weights) for row in passes]
+    people = tuple(person and replace(person, family=family) for person in request_for.people)
+    request = replace(request_for, people=people, first=said[0], second=said[1])
+    plan = make_plan(request, FakeEngine(family=family), stub_tools(face_at(10)))
+    assert plan.second is not None
+    for row, settled in zip(passes, (plan.first, plan.second), strict=True):
+        assert (settled.strength, settled.steps, settled.weights) == (row.strength, row.steps, row.weights)
+
+
+def test_no_second_pass_is_not_the_familys_second_pass(request_for: PortraitRequest, stub_tools: Callable) -> None:
+    assert make_plan(replace(request_for, second=None), FakeEngine(), stub_tools(face_at(10))).second is None
 
 
 def test_prompt_and_guidance(request_for: PortraitRequest, stub_tools: Callable) -> None:

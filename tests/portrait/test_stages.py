@@ -15,8 +15,10 @@ from easyphoto.portrait import finishing, stages
 from easyphoto.portrait.plan import Scene, make_scene
 from easyphoto.portrait.pose import pose_map
 from easyphoto.records import Face, Photo
-from easyphoto.specs import FIRST_PASS, SECOND_PASS
+from easyphoto.specs import PassSettings
 
+FIRST_PASS = PassSettings(strength=0.45, steps=50, weights=(("canny", 0.5), ("openpose", 0.5), ("color", 0.85)))
+SECOND_PASS = PassSettings(strength=0.30, steps=20, weights=(("canny", 1.0), ("tile", 1.0)))
 WORDS = stages.Words(prompt="p", negative="n", guidance=4.0, loras=(), seed=3)
 
 

@@ -10,7 +10,7 @@ import pytest
 from easyphoto.errors import SpecError
 from easyphoto.families import Family
 from easyphoto.records import Photo, PhotoScores, Reason, Verdict
-from easyphoto.specs import CheckpointScore, OptimSpec, PassSettings, Person, TrainResult, TrainSpec
+from easyphoto.specs import CheckpointScore, OptimSpec, PassRequest, PassSettings, Person, TrainResult, TrainSpec
 from easyphoto.store.codec import dumps, from_json, loads, to_json
 
 SPEC = TrainSpec(person="王小明", base_model=Path("/models/base"), family=Family.SD15, optim=OptimSpec(snr_gamma=5.0), seed=7)
@@ -40,9 +40,14 @@ VERDICT = Verdict(
 )
 
 
-@pytest.mark.parametrize(
-    "record", [SPEC, RESULT, PERSON, VERDICT, PassSettings(strength=0.5, steps=3, weights=(("canny", 0.5),))]
+PASSES = (
+    PassSettings(strength=0.5, steps=3, weights=(("canny", 0.5),)),
+    PassRequest(),
+    PassRequest(steps=3, weights=(("canny", 0.5),)),
 )
+
+
+@pytest.mark.parametrize("record", [SPEC, RESULT, PERSON, VERDICT, *PASSES])
 def test_records_survive_the_round_trip(record: object) -> None:
     assert loads(type(record), dumps(record)) == record
 
