@@ -1,4 +1,4 @@
-"""The MediaPipe graphs we run (mediapipe 0.10.21 brings their models; newer releases bring none).
+"""The MediaPipe graphs we run (mediapipe 0.10.9, 0.10.14 and 0.10.21 bring their models; newer releases bring none).
 
 Each class wraps one graph: pixels in, plain arrays out, in the pixels' own coordinates. None is thread-safe by itself;
 `FaceTools` holds a lock. MediaPipe's own error texts are of no use to a person, so what is missing is said as
@@ -17,7 +17,10 @@ from easyphoto.errors import ToolMissing
 from easyphoto.faces.quiet import quiet_stderr
 from easyphoto.records import Floats, Pixels
 
-HOW_TO_INSTALL = 'pip install --no-deps "mediapipe==0.10.21" (newer releases ship no models)'
+HOW_TO_INSTALL = (
+    'pip install --no-deps "mediapipe==0.10.21" (beside protobuf 3, as the WebUI has it, "mediapipe==0.10.9"; '
+    "newer releases ship no models)"
+)
 MESH_SIDE = 192
 """Side in px of what the mesh model is shown."""
 
@@ -172,7 +175,18 @@ def _solutions() -> Any:  # noqa: ANN401  MediaPipe has no types
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet_stderr():
         import mediapipe
+    _refuse_old_protobuf(mediapipe)
     return mediapipe.solutions
+
+
+def _refuse_old_protobuf(mediapipe: Any) -> None:  # noqa: ANN401  MediaPipe has no types
+    """Say at once what MediaPipe itself says only at the first face: its newer releases cannot read theirs by protobuf 3."""
+    from mediapipe.framework.formats import detection_pb2
+
+    try:
+        mediapipe.packet_getter.get_proto(mediapipe.packet_creator.create_proto(detection_pb2.Detection()))
+    except AttributeError as error:
+        raise ToolMissing(f"this MediaPipe does not work with the protobuf that is here: {HOW_TO_INSTALL}") from error
 
 
 def _points(landmarks: Any, pixels: Pixels) -> Floats:  # noqa: ANN401  a protobuf list

@@ -133,6 +133,8 @@ def _quiet_pillow() -> Iterator[None]:
 
 def _open(data: bytes, name: str) -> Image.Image:
     """The picture with its header read and its size refused if too large; HEIC is decoded already."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        _refuse_large(_webp_size(data), name)
     is_heif = data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis")
     try:
         image = _open_heif(data, name) if is_heif else Image.open(io.BytesIO(data), formats=_known_formats())
@@ -142,6 +144,26 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise PhotoError(f"{name} is no picture that can be read; save it as JPEG or PNG, or leave it out") from error
     _refuse_large(image.size, name)
     return image
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by a WebP's header, 1 x 1 where it says nothing (RFC 9649, section 2).
+
+    Pillow's own answer comes late: older ones make the decoder first, which takes two canvases of that size.
+    """
+    kind, width, height = data[12:16], 0, 0
+    if kind == b"VP8X":
+        width, height = _little(data[24:27]) + 1, _little(data[27:30]) + 1
+    elif kind == b"VP8L":
+        both = _little(data[21:25])
+        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = _little(data[26:28]) & 0x3FFF, _little(data[28:30]) & 0x3FFF
+    return max(1, width), max(1, height)
+
+
+def _little(data: bytes) -> int:
+    return int.from_bytes(data, "little")
 
 
 def _known_formats() -> list[str]:
@@ -154,7 +176,7 @@ def _open_heif(data: bytes, name: str) -> Image.Image:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ToolMissing(f"{name} is a HEIC photo, which needs pillow-heif: pip install pillow-heif") from error
+        raise ToolMissing(f"{name} is a HEIC photo, which needs pillow-heif: pip install --no-deps pillow-heif") from error
     coded = pillow_heif.open_heif(io.BytesIO(data))
     _refuse_large(coded.size, name)
     image: Image.Image = coded.to_pillow()

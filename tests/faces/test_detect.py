@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from easyphoto.errors import ToolMissing
+from easyphoto.faces.detect import MediaPipeDetector
 from easyphoto.faces.tools import FaceTools
 from easyphoto.imaging import geometry, mesh
 from easyphoto.imaging.head import head_turn
@@ -130,6 +132,16 @@ def test_the_body_belongs_to_the_face(tools: FaceTools, portraits: tuple[Photo, 
         shoulders = body[[11, 12], :2]
         assert (shoulders[:, 1] > face.box.center[1]).all()
     assert tools.body(both, tools.body(both, faces[0])).body is not None
+
+
+def test_a_protobuf_too_old_for_mediapipe_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with protobuf 3.20, which lacks the function that newer MediaPipes read their answers by."""
+    reader = pytest.importorskip("mediapipe.python.packet_getter")
+    if not hasattr(reader, "message_factory"):
+        pytest.skip("this MediaPipe works with protobuf 3")
+    monkeypatch.delattr(reader.message_factory, "GetMessageClass", raising=False)
+    with pytest.raises(ToolMissing, match=r"mediapipe==0\.10\.9"):
+        MediaPipeDetector()
 
 
 def test_the_libraries_are_silent(portraits: tuple[Photo, ...], tmp_path: Path) -> None:

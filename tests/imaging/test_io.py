@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +28,6 @@ def marked() -> Image.Image:
     image = Image.new("RGB", (4, 2), RED)
     image.putpixel((0, 0), BLUE)
     return image
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises a size and holds almost nothing."""
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(b"\x00" * 10)
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def test_plain_png_is_read_exactly() -> None:
@@ -129,7 +116,7 @@ def test_heic_is_read_upright() -> None:
 
 def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(ToolMissing, match="pip install pillow-heif"):
+    with pytest.raises(ToolMissing, match="pip install --no-deps pillow-heif"):
         decode_photo(b"\x00\x00\x00\x18ftypheic" + b"\x00" * 40, "a.heic")
 
 
@@ -139,13 +126,6 @@ def test_colours_go_through_their_own_profile() -> None:
     image = Image.new("RGB", (2, 2), (200, 100, 50))
     assert np.abs(decode_photo(encoded(image, icc_profile=profile), "a").pixels[0, 0].astype(int) - [200, 100, 50]).max() <= 1
     assert decode_photo(encoded(image, icc_profile=b"nonsense"), "a").pixels[0, 0].tolist() == [200, 100, 50]
-
-
-@pytest.mark.parametrize("size", [(30_000, 30_000), (8_001, 8_001), (20_001, 10)])
-def test_a_header_too_large_is_refused_before_decoding(size: tuple[int, int]) -> None:
-    with pytest.raises(PhotoError, match="too large") as caught:
-        decode_photo(png_header(*size), "bomb.png")
-    assert "64 megapixels" in str(caught.value)
 
 
 def test_text_named_jpg_is_refused(tmp_path: Path) -> None:
