@@ -14,6 +14,7 @@ from easyphoto.imaging.geometry import crop_square
 from easyphoto.records import Face, Floats, Photo, PreparedPhoto
 from easyphoto.training.gallery import front_faces
 from easyphoto.training.judge import likeness
+from easyphoto.training.quality import face_quality
 
 _TRIED = 6
 """Photos that are tried, the likeliest first."""
@@ -39,6 +40,7 @@ def choose_reference(
 
     Frontality x identity x sharpness says which photos are likely; how much of a likeness outlives the warp into another
     head depends on light and expression too, so the likeliest six are fused onto the three nearest templates and measured.
+    What hides part of a face counts against it: a recogniser forgives a microphone before the chin, eyes do not.
 
     Args:
         photos: The prepared photos, at least one.
@@ -52,7 +54,7 @@ def choose_reference(
     trials = _trials(person, templates, tools, crop_ratio) if len(candidates) > 1 else ()
     if not trials:
         return order[0]
-    return min(candidates, key=lambda index: _distance(photos[index], person, trials, tools))
+    return min(candidates, key=lambda index: _distance(photos[index], person, trials, tools) + _hidden(photos[index]))
 
 
 def _trials(person: Floats, templates: Sequence[Path], tools: FaceTools, crop_ratio: float) -> tuple[Trial, ...]:
@@ -71,6 +73,12 @@ def _distance(photo: PreparedPhoto, person: Floats, trials: Sequence[Trial], too
         fused = tools.fuser.fuse(photo.crop, photo.face, trial.photo, trial.face)
         apart.append(_apart(tools, fused, tools.fuser.fused_face(photo.face, trial.face), person))
     return float(np.mean(apart))
+
+
+def _hidden(photo: PreparedPhoto) -> float:
+    """0-1: how much of the worst half of the face does not look like skin; a beard has it in every photo alike."""
+    cover = face_quality(photo.crop, photo.face).cover
+    return cover.half if cover else 0.0
 
 
 def _apart(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> float:

@@ -12,7 +12,7 @@ from easyphoto.faces.embed import distance
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES, Family
 from easyphoto.imaging.io import photo_files
-from easyphoto.records import PreparedSet
+from easyphoto.records import Photo, PreparedSet
 from easyphoto.store.templates import list_templates
 from easyphoto.training import reference as room
 from easyphoto.training.judge import likeness
@@ -42,6 +42,23 @@ def test_a_strangers_face_is_never_nearest_however_sharp_it_is(
     gallery = tuple(template.path for template in list_templates(templates))
     assert choose_reference(photos, woman.embedding, (), tools, RATIO) == 0, "without a trial the ratings alone count"
     assert choose_reference(photos, woman.embedding, gallery, tools, RATIO) > 0
+
+
+def test_a_photo_with_something_before_the_chin_is_passed_over(
+    woman: PreparedSet, templates: Path, tools: FaceTools
+) -> None:
+    gallery = tuple(template.path for template in list_templates(templates))
+    best = choose_reference(woman.photos, woman.embedding, gallery, tools, RATIO)
+    clean = woman.photos[best]
+    mesh = np.asarray(clean.face.mesh)
+    x, y, size = *mesh[152], np.ptp(mesh[:, 1])
+    pixels = clean.crop.pixels.copy()
+    top, left = int(y - 0.2 * size), int(x - 0.12 * size)
+    pixels[top : int(y), left : int(x + 0.12 * size)] = (20, 20, 25)
+    spoiled = replace(clean, crop=Photo(pixels=pixels, name=clean.name))
+    assert room._hidden(spoiled) > room._hidden(clean) + 0.05
+    photos = (*woman.photos[:best], spoiled, *woman.photos[best + 1 :])
+    assert choose_reference(photos, woman.embedding, gallery, tools, RATIO) != best
 
 
 def test_trials_are_the_nearest_templates_and_broken_ones_are_left_out(
