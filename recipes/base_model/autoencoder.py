@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 
 from recipes.base_model.architecture import build_vae
 from recipes.base_model.crops import Crops, Frames, cut, draw_crops, load_frames
-from recipes.base_model.fusion import read_portraits, split_held_out
 from recipes.base_model.training import (
     Average,
     Clock,
@@ -47,6 +46,8 @@ SOFT = (1.4, 1.8, 2.3, 3.0)
 
 def held_out_scene(portraits: Path, device: str, ratio: float = 1.8) -> tuple[Frames, Crops]:
     """Return the held-out portraits as frames, and straight crops of `ratio` face sizes around their faces."""
+    from recipes.base_model.fusion import read_portraits, split_held_out  # needs scipy, which training does not
+
     held_out = split_held_out(read_portraits(portraits))[1]
     pixels = torch.from_numpy(np.stack([p.bgr[..., ::-1] for p in held_out])).to(device)
     index = np.arange(len(held_out))
