@@ -16,9 +16,10 @@ from easyphoto.events import Listener, ignore
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import photo_files, save_png
+from easyphoto.orders import TrainOrder
 from easyphoto.records import PreparedSet
 from easyphoto.settings import Settings
-from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult, TrainSpec
+from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult
 from easyphoto.store.paths import Home, check_name, person_id
 from easyphoto.store.people import PeopleStore
 from easyphoto.store.templates import list_templates
@@ -27,22 +28,6 @@ from easyphoto.training.preprocess import PrepareOptions, prepare
 
 if TYPE_CHECKING:
     from easyphoto.engine.standalone import StandaloneEngine
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOrder:
-    """A training as a person asks for it."""
-
-    photos: tuple[Path, ...]
-    """Picture files or folders of them."""
-    spec: TrainSpec
-    take: frozenset[str] = frozenset()
-    """File names that are taken whatever their verdict."""
-    retouch: bool = True
-    resume: bool = False
-    """Go on with this person's training that was cut off, if there is one."""
-    replace: bool = False
-    """Train a person anew who was trained before; the old LoRA makes room when the new one is published."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +71,7 @@ class App:
         """Judge every photo without training; raises PhotoError if none can be used."""
         check_name(order.spec.person)
         options = PrepareOptions(
-            override=order.take,
+            override=frozenset(order.take),
             retouch=order.retouch,
             size=PROFILES[order.spec.family].second_size,
             crop_ratio=PROFILES[order.spec.family].crop_ratio,

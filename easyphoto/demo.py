@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from easyphoto import __version__
-from easyphoto.app import App, Trained, TrainOrder, Watch, save_results
+from easyphoto.app import App, Trained, Watch, save_results
 from easyphoto.engine.detect import detect_family
 from easyphoto.errors import NotFound, PhotoError
 from easyphoto.files import write_bytes, write_text
 from easyphoto.imaging.io import load_photo, save_jpeg
+from easyphoto.orders import TrainOrder
 from easyphoto.records import Photo, Verdict
 from easyphoto.report.page import PersonReport, PortraitEntry, RunFacts, write_page
 from easyphoto.settings import PROJECT_ROOT, Settings

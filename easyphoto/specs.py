@@ -224,12 +224,9 @@ class PassRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PortraitRequest:
-    """Put people into one template; batch over templates is the caller's loop."""
+class PortraitSettings:
+    """How portraits are made, whoever is in them."""
 
-    template: Photo
-    people: tuple[Person | None, ...]
-    """One for each face of the template from left to right; None leaves that face; faces beyond the list are left."""
     prompt: str = ""
     negative: str = ""
     seed: int = 0
@@ -256,6 +253,18 @@ class PortraitRequest:
         _within("lora_weight", self.lora_weight, 0.0, 1.5)
         _within("fuse_before", self.fuse_before, 0.0, 1.0)
         _within("fuse_after", self.fuse_after, 0.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortraitRequest(PortraitSettings):
+    """Put people into one template; batch over templates is the caller's loop."""
+
+    template: Photo
+    people: tuple[Person | None, ...]
+    """One for each face of the template from left to right; None leaves that face; faces beyond the list are left."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not any(self.people):
             raise SpecError("a portrait needs at least one person; name one with --person")
 

@@ -12,14 +12,18 @@ from easyphoto.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "easyphoto"
 FLOOR = {
-    "errors": 0, "events": 0, "families": 0, "files": 0, "records": 0, "settings": 0, "specs": 0, "__version__": 0,
+    "errors": 0, "events": 0, "families": 0, "files": 0, "orders": 0, "records": 0, "settings": 0, "specs": 0, "work": 0,
+    "__version__": 0,
     "imaging": 1, "store": 1,
     "faces": 2, "engine": 2,
     "portrait": 3, "training": 3,
-    "app": 4, "bench": 4, "demo": 4, "doctor": 4, "report": 4,
-    "cli": 5, "__main__": 6,
+    "app": 4, "bench": 4, "demo": 4, "doctor": 4, "jobs": 4, "privacy": 4, "report": 4,
+    "api": 5, "cli": 5, "client": 5, "__main__": 6,
 }  # fmt: skip
-MAY_CALL_BESIDE = {("training", "portrait"), ("bench", "app"), ("bench", "demo"), ("demo", "app"), ("demo", "report")}
+MAY_CALL_BESIDE = {
+    ("training", "portrait"), ("bench", "app"), ("bench", "demo"), ("demo", "app"), ("demo", "report"), ("jobs", "app"),
+    ("privacy", "app"), ("privacy", "jobs"), ("cli", "api"),
+}  # fmt: skip
 """Rooms of one floor that may be called by a neighbour, one way only; floor 0 is one room."""
 ONLY_IN = {
     "torch": {"engine", "training", "bench"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from easyphoto.app import App, TrainOrder, Watch
+from easyphoto.app import App, Watch
 from easyphoto.bench.measures import Interval, Made, Score, Stage, Subject, measure, over_people
 from easyphoto.bench.rivals import OURS, Materials, Rival, rivals
 from easyphoto.bench.sheet import save_sheet
@@ -22,6 +22,7 @@ from easyphoto.events import Event
 from easyphoto.faces.embed import distance
 from easyphoto.files import write_text
 from easyphoto.imaging.io import load_photo, photo_files
+from easyphoto.orders import TrainOrder
 from easyphoto.records import Floats, Photo
 from easyphoto.settings import PROJECT_ROOT, Settings
 from easyphoto.specs import TrainSpec

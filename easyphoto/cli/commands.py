@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from easyphoto.app import App, TrainOrder, Watch, save_results
+from easyphoto.app import App, Watch, save_results
 from easyphoto.bench.portrait import BenchOptions, run_bench
 from easyphoto.cli.progress import watching
 from easyphoto.demo import DemoOptions, run_demo
@@ -18,6 +18,7 @@ from easyphoto.doctor import examine
 from easyphoto.errors import Cancelled, NotFound
 from easyphoto.events import Event, Listener
 from easyphoto.imaging.io import load_photo, save_png
+from easyphoto.orders import TrainOrder
 from easyphoto.records import PreparedSet
 from easyphoto.settings import Settings
 from easyphoto.specs import PassRequest, Person, PortraitRequest, PortraitResult, TrainSpec
@@ -47,7 +48,7 @@ def train(arguments: Arguments, cancel: threading.Event) -> int:
     order = TrainOrder(
         photos=tuple(arguments.photos),
         spec=_spec(arguments, settings),
-        take=frozenset(arguments.take),
+        take=tuple(arguments.take),
         retouch=not arguments.no_retouch,
         resume=arguments.resume,
         replace=arguments.replace,
