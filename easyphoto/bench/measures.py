@@ -57,7 +57,7 @@ class Score:
     copying: float | None
     """Identity minus the distance to the reference picture: above 0 it is nearer to the picture than to the person."""
     seam: float
-    """Delta E across the edge of the painted region, beyond the template's own step there."""
+    """Delta E of new steps along the edge of what visibly changed (`imaging.color.seam`)."""
     outside: int
     """Pixels changed outside the painted region."""
     seconds: float
@@ -89,7 +89,7 @@ def measure(subject: Subject, rival: str, stage: Stage, made: Made, tools: FaceT
         identity=identity,
         verified=float(np.mean([value < SAME_PERSON_BELOW for value in distances])) if distances else 0.0,
         copying=None if identity is None or vector is None else identity - distance(vector, subject.reference),
-        seam=seam(made.pixels, untouched.pixels, made.changed, face_width(stage.face)) if made.changed.any() else 0.0,
+        seam=seam(made.pixels, untouched.pixels, face_width(stage.face)),
         outside=int(np.count_nonzero(changed_anywhere & (made.changed == 0))),
         seconds=made.seconds,
     )

@@ -193,23 +193,7 @@ def _toned(bent: _Side, there: _Side, goal: Face, other: Floats) -> Pixels:
     both = np.minimum(masks.skin_mask(goal, shape), masks.skin_mask(there.face, shape)) * bent.there
     weight = both * (1 - other) + 1e-4 * both  # some light even where nothing passes for skin
     difference = (color.to_lab(there.pixels) - lab) * weight[..., None]
-    coarse = _spread(difference, weight, _COARSE * width)
-    fine = _spread(difference, weight, _FINE * width)
+    coarse = color.spread(difference, weight, _COARSE * width)
+    fine = color.spread(difference, weight, _FINE * width)
     edge = 1 - masks.feather(masks.erode(masks.face_mask(goal, shape), 0.12 * width), 0.12 * width)
     return color.from_lab(lab + coarse + edge[..., None] * (fine - coarse))
-
-
-def _spread(weighted: Floats, weight: Floats, radius: float) -> Floats:
-    """(height, width, 3): normalised convolution (Knutsson & Westin 1993); the overall mean where nothing is near.
-
-    What is blurred so much is blurred at a fraction of the size.
-    """
-    height, width = weight.shape
-    shrink = max(1, int(radius / 4))
-    size = max(1, width // shrink), max(1, height // shrink)
-    layers = cv2.resize(np.dstack([weighted, weight]), size, interpolation=cv2.INTER_AREA)
-    blurred = cv2.GaussianBlur(layers, (0, 0), radius * size[0] / width)
-    prior = 1e-3
-    overall = weighted.sum((0, 1)) / (weight.sum() + 1e-6)
-    light = (blurred[..., :3] + prior * overall) / (blurred[..., 3:] + prior)
-    return np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -7,6 +7,8 @@ import numpy as np
 
 from easyphoto.records import Floats, Pixels
 
+_JUST_SEEN = 2.3
+"""Delta E (CIE 1976) that an eye just notices."""
 _SPREAD = (0.6, 1.6)
 """Range of the contrast ratio of a transfer: further turns noise into blotches, or a face into a flat mask."""
 
@@ -75,21 +77,61 @@ def lab_step(pixels: Pixels, mask: Floats, reach: float) -> Floats:
     return np.asarray(np.linalg.norm(step, axis=1), np.float32)
 
 
-def seam(picture: Pixels, template: Pixels, mask: Floats, face_width: float) -> float:
-    """How much more of a step `picture` has across the mask's edge than `template` has there.
+def visible_change(picture: Pixels, template: Pixels, reach: float) -> Floats:
+    """(height, width) 0 or 1: the largest region in which an eye sees that `picture` is not `template`; holes are filled.
 
-    Mean over the edge of `lab_step` in the picture minus that in the template, 4 % of the face's width to either side:
-    0 means that the edge is as visible as before, 2.3 is about what an eye just notices (JND of Delta E).
+    Both are averaged over a disc of `reach` px before they are compared, so that grain does not count.
+    """
+    here, there = (cv2.GaussianBlur(to_lab(pixels), (0, 0), max(reach / 2, 0.5)) for pixels in (picture, template))
+    seen = (np.linalg.norm(here - there, axis=2) > _JUST_SEEN).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(reach) + 1,) * 2)
+    whole = cv2.morphologyEx(cv2.morphologyEx(seen, cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
+    outlines, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    region = np.zeros(seen.shape, np.uint8)
+    if outlines:
+        cv2.drawContours(region, [max(outlines, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return region.astype(np.float32)
+
+
+def seam(picture: Pixels, template: Pixels, face_width: float) -> float:
+    """How much of a new step `picture` has where it begins to differ from `template`.
+
+    The edge is found in the pictures themselves (`visible_change`), so a method cannot choose where it is measured. Along it
+    `lab_step`, 4 % of the face's width to either side, is compared with the template's own; only steps that became larger
+    count, and the mean is over the whole edge. 0 means that no edge is more visible than before, 2.3 is about what an eye just
+    notices (JND of Delta E).
 
     Args:
         picture: (height, width, 3) RGB result.
         template: (height, width, 3) RGB before anything was changed.
-        mask: (height, width) 0-1, what was changed.
         face_width: Width of the face in px.
     """
     reach = max(1.5, 0.04 * face_width)
-    ours, theirs = lab_step(picture, mask, reach), lab_step(template, mask, reach)
-    return float(ours.mean() - theirs.mean()) if len(ours) else 0.0
+    region = visible_change(picture, template, reach)
+    more = lab_step(picture, region, reach) - lab_step(template, region, reach)
+    return float(np.maximum(more, 0).mean()) if len(more) else 0.0
+
+
+def spread(weighted: Floats, weight: Floats, radius: float) -> Floats:
+    """What is known at some pixels, spread to all: normalised convolution (Knutsson & Westin 1993).
+
+    Args:
+        weighted: (height, width, 3) values times their weight.
+        weight: (height, width) 0-1, how well each is known.
+        radius: Standard deviation of the spreading in px; a wide one is computed at a fraction of the size.
+
+    Returns:
+        (height, width, 3); the overall mean where nothing is near.
+    """
+    height, width = weight.shape
+    shrink = max(1, int(radius / 4))
+    size = max(1, width // shrink), max(1, height // shrink)
+    layers = cv2.resize(np.dstack([weighted, weight]), size, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(layers, (0, 0), radius * size[0] / width)
+    prior = 1e-3
+    overall = weighted.sum((0, 1)) / (weight.sum() + 1e-6)
+    known = (blurred[..., :3] + prior * overall) / (blurred[..., 3:] + prior)
+    return np.asarray(cv2.resize(known, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _sample(lab: Floats, x: Floats, y: Floats) -> Floats:

@@ -22,6 +22,8 @@ RIGHT_PUPIL, LEFT_PUPIL = 468, 473
 NOSE_TIP, NOSE_ROOT, NOSE_BASE = 1, 168, 2
 RIGHT_MOUTH, LEFT_MOUTH = 61, 291
 FOREHEAD, CHIN = 10, 152
+INNER_LIPS = (13, 14)
+"""Middle of the upper and of the lower lip where they meet."""
 RIGHT_SIDE, LEFT_SIDE = 234, 454
 """Where the cheek ends in front of the ears."""
 RIGHT_EYE_OUTER, RIGHT_EYE_INNER, LEFT_EYE_INNER, LEFT_EYE_OUTER = 33, 133, 362, 263

@@ -17,6 +17,9 @@ _EDGE = 0.06
 """The colour transfer fades out over this share of the face's width."""
 _CONTRAST = (0.8, 1.25)
 """Range of the contrast ratio: a face is not made flat or hard to follow a shadow that lay on the template's."""
+_LEVEL_REACH, _LEVEL_BLUR = 0.2, 0.08
+"""Shares of the face's width: how far in from its edge the face takes on the light around it, and over what distance that
+light is averaged."""
 _SAME, _OTHER = 3.0, 8.0
 """Delta E between which, beyond the face's outline, a pixel goes over from the template's to the painted one."""
 _COARSE = 0.02
@@ -57,9 +60,30 @@ def paste(scene: Scene, picture: Pixels) -> tuple[Pixels, Floats]:
     Returns:
         The whole picture, and the (height, width) mask in steps of 1/255 that says what of it was changed.
     """
-    mask = final_region(scene) * _worth_taking(scene, picture)
-    pasted, changed = paste_back(scene.picture.pixels, picture, scene.crop.matrix, mask)
+    region = final_region(scene)
+    mask = region * _worth_taking(scene, picture)
+    pasted, changed = paste_back(scene.picture.pixels, _levelled(scene, picture, region), scene.crop.matrix, mask)
     return _regrained(scene, pasted, changed), changed
+
+
+def _levelled(scene: Scene, picture: Pixels, region: Floats) -> Pixels:
+    """The crop with the template's own light near the region's edge, fading out towards the middle of the face.
+
+    One tone for the whole face (`match_tone`) leaves a lit cheek beside a shaded neck. What is skin in both pictures tells
+    how their light differs there; hair that was painted over, or a wall, tells nothing.
+    """
+    face = scene.crop.face
+    if face.mesh is None:
+        return picture
+    width = masks.face_width(face)
+    painted = (region > 0).astype(np.float32)
+    inner = masks.erode(painted, _LEVEL_REACH * width)
+    skin = (1 - unlike_skin(scene.crop.photo.pixels, face)) * (1 - unlike_skin(picture, face))
+    weight = np.asarray((masks.dilate(painted, 0.02 * width) - inner) * np.maximum(skin, 1e-4), np.float32)
+    here = color.to_lab(picture)
+    light = color.spread((color.to_lab(scene.crop.photo.pixels) - here) * weight[..., None], weight, _LEVEL_BLUR * width)
+    edge = 1 - masks.feather(inner, _LEVEL_REACH * width)
+    return color.from_lab(here + edge[..., None] * light)
 
 
 def _worth_taking(scene: Scene, picture: Pixels) -> Floats:

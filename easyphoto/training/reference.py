@@ -10,7 +10,9 @@ import numpy as np
 
 from easyphoto.faces.embed import distance
 from easyphoto.faces.tools import FaceTools
+from easyphoto.imaging import mesh
 from easyphoto.imaging.geometry import crop_square
+from easyphoto.imaging.masks import face_width
 from easyphoto.records import Face, Floats, Photo, PreparedPhoto
 from easyphoto.training.gallery import front_faces
 from easyphoto.training.judge import likeness
@@ -40,7 +42,8 @@ def choose_reference(
 
     Frontality x identity x sharpness says which photos are likely; how much of a likeness outlives the warp into another
     head depends on light and expression too, so the likeliest six are fused onto the three nearest templates and measured.
-    What hides part of a face counts against it: a recogniser forgives a microphone before the chin, eyes do not.
+    What hides part of a face counts against it, and so does a strained expression: a recogniser forgives a microphone before
+    the chin or a mouth wide open, eyes do not.
 
     Args:
         photos: The prepared photos, at least one.
@@ -54,7 +57,7 @@ def choose_reference(
     trials = _trials(person, templates, tools, crop_ratio) if len(candidates) > 1 else ()
     if not trials:
         return order[0]
-    return min(candidates, key=lambda index: _distance(photos[index], person, trials, tools) + _hidden(photos[index]))
+    return min(candidates, key=lambda index: _distance(photos[index], person, trials, tools) + _flaws(photos[index]))
 
 
 def _trials(person: Floats, templates: Sequence[Path], tools: FaceTools, crop_ratio: float) -> tuple[Trial, ...]:
@@ -75,10 +78,32 @@ def _distance(photo: PreparedPhoto, person: Floats, trials: Sequence[Trial], too
     return float(np.mean(apart))
 
 
+def _flaws(photo: PreparedPhoto) -> float:
+    """What eyes do not forgive, in units of identity distance."""
+    return _hidden(photo) + _strain(photo.face)
+
+
 def _hidden(photo: PreparedPhoto) -> float:
     """0-1: how much of the worst half of the face does not look like skin; a beard has it in every photo alike."""
     cover = face_quality(photo.crop, photo.face).cover
     return cover.half if cover else 0.0
+
+
+def _strain(face: Face) -> float:
+    """About 0-0.1: how far open and how crooked the mouth is, in units of identity distance; 0 without a mesh.
+
+    A mouth that speaks (open by a third of its width) counts 0.05, and so does a corner that is higher by 3 % of the face's
+    width.
+    """
+    if face.mesh is None:
+        return 0.0
+    right, left = (face.mesh[point] for point in (mesh.RIGHT_MOUTH, mesh.LEFT_MOUTH))
+    eyes = face.mesh[mesh.LEFT_EYE_OUTER] - face.mesh[mesh.RIGHT_EYE_OUTER]
+    up = np.array([eyes[1], -eyes[0]]) / (np.linalg.norm(eyes) + 1e-6)
+    upper, lower = (face.mesh[point] for point in mesh.INNER_LIPS)
+    gap = float(np.linalg.norm(upper - lower) / (np.linalg.norm(left - right) + 1e-6))
+    crooked = abs(float((left - right) @ up)) / face_width(face)
+    return 0.15 * gap + 1.5 * crooked
 
 
 def _apart(tools: FaceTools, photo: Photo, face: Face, person: Floats) -> float:

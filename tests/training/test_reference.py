@@ -11,7 +11,9 @@ import pytest
 from easyphoto.faces.embed import distance
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES, Family
+from easyphoto.imaging import mesh
 from easyphoto.imaging.io import photo_files
+from easyphoto.imaging.masks import face_width
 from easyphoto.records import Photo, PreparedSet
 from easyphoto.store.templates import list_templates
 from easyphoto.training import reference as room
@@ -59,6 +61,22 @@ def test_a_photo_with_something_before_the_chin_is_passed_over(
     assert room._hidden(spoiled) > room._hidden(clean) + 0.05
     photos = (*woman.photos[:best], spoiled, *woman.photos[best + 1 :])
     assert choose_reference(photos, woman.embedding, gallery, tools, RATIO) != best
+
+
+def test_a_strained_mouth_counts_against_a_photo(woman: PreparedSet) -> None:
+    face = woman.photos[0].face
+    calm = np.asarray(face.mesh).copy()
+    calm[list(mesh.INNER_LIPS)] = calm[list(mesh.INNER_LIPS)].mean(0)
+    calm[[mesh.RIGHT_MOUTH, mesh.LEFT_MOUTH], 1] = calm[[mesh.RIGHT_MOUTH, mesh.LEFT_MOUTH], 1].mean()
+    calm[[mesh.RIGHT_EYE_OUTER, mesh.LEFT_EYE_OUTER], 1] = calm[[mesh.RIGHT_EYE_OUTER, mesh.LEFT_EYE_OUTER], 1].mean()
+    assert room._strain(replace(face, mesh=calm)) == pytest.approx(0, abs=1e-6)
+    speaking, crooked = calm.copy(), calm.copy()
+    width = calm[mesh.LEFT_MOUTH, 0] - calm[mesh.RIGHT_MOUTH, 0]
+    speaking[mesh.INNER_LIPS[1], 1] += width / 3
+    crooked[mesh.LEFT_MOUTH, 1] += 0.03 * face_width(face)
+    assert room._strain(replace(face, mesh=speaking)) == pytest.approx(0.05, rel=0.01)
+    assert room._strain(replace(face, mesh=crooked)) == pytest.approx(0.045, rel=0.1)
+    assert room._strain(replace(face, mesh=None)) == 0
 
 
 def test_trials_are_the_nearest_templates_and_broken_ones_are_left_out(
