@@ -17,7 +17,7 @@ _EDGE = 0.06
 """The colour transfer fades out over this share of the face's width."""
 _CONTRAST = (0.8, 1.25)
 """Range of the contrast ratio: a face is not made flat or hard to follow a shadow that lay on the template's."""
-_LEVEL_REACH, _LEVEL_BLUR = 0.2, 0.08
+_LEVEL_REACH, _LEVEL_BLUR = 0.3, 0.1
 """Shares of the face's width: how far in from its edge the face takes on the light around it, and over what distance that
 light is averaged."""
 _SAME, _OTHER = 3.0, 8.0
