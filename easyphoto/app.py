@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import filecmp
+import gc
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easyphoto.errors import Conflict, NotFound
+from easyphoto.engine.detect import detect_family
+from easyphoto.errors import Cancelled, Conflict, NotFound
 from easyphoto.events import Listener, ignore
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import photo_files, save_png
-from easyphoto.orders import TrainOrder
+from easyphoto.orders import CheckOrder, TrainOrder
 from easyphoto.records import PreparedSet
 from easyphoto.settings import Settings
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult
-from easyphoto.store.paths import Home, check_name, person_id
+from easyphoto.store.paths import check_name, owner_home, person_id
 from easyphoto.store.people import PeopleStore
 from easyphoto.store.templates import list_templates
-from easyphoto.training.launch import LaunchOptions, train
+from easyphoto.training.launch import LaunchOptions, find_begun, train
+from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.preprocess import PrepareOptions, prepare
+from easyphoto.work import LOCAL_OWNER
 
 if TYPE_CHECKING:
     from easyphoto.engine.standalone import StandaloneEngine
@@ -44,66 +50,156 @@ class Watch:
     """How a caller follows and stops long work."""
 
     listener: Listener = ignore
+    """May raise Cancelled."""
     cancel: threading.Event = field(default_factory=threading.Event)
+    gpu: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Held while the GPU is used; what needs none goes on without."""
 
 
-class App:
-    """Everything a front end needs; heavy parts are built when they are first used."""
+@contextmanager
+def waited_for(lock: threading.Lock, cancel: threading.Event) -> Iterator[None]:
+    """Hold a lock, waiting for it as long as nobody asks to stop; raises Cancelled then."""
+    while not lock.acquire(timeout=0.05):
+        if cancel.is_set():
+            raise Cancelled("stopped because you asked, while it waited for another job; nothing half-made was kept")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Shared:
+    """The heavy parts, made when they are first used: one set for all owners."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.people = PeopleStore(Home(settings.home))
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._tools: FaceTools | None = None
+        self._engine: StandaloneEngine | None = None
+        self._in_training: dict[Path, threading.Lock] = {}
 
-    @cached_property
+    def in_training(self, folder: Path) -> threading.Lock:
+        """Held while the person of that folder is trained, from the first look at their photos until they are published."""
+        with self._lock:
+            return self._in_training.setdefault(folder, threading.Lock())
+
+    @property
     def tools(self) -> FaceTools:
         """The face tools, models loaded on first use."""
-        return FaceTools()
+        with self._lock:
+            self._tools = self._tools or FaceTools()
+            return self._tools
 
-    @cached_property
+    @property
     def engine(self) -> StandaloneEngine:
         """The diffusers engine with the settings' base model."""
         from easyphoto.engine.models import load_models
         from easyphoto.engine.standalone import StandaloneEngine
 
-        return StandaloneEngine(load_models(self.settings.base_model, self.settings.device))
+        with self._lock:
+            if self._engine is None:
+                self._engine = StandaloneEngine(load_models(self._settings.base_model, self._settings.device))
+            return self._engine
 
-    def check(self, order: TrainOrder, listener: Listener = ignore) -> PreparedSet:
+    def free_engine(self) -> None:
+        """Let go of the base model, so that a training has the GPU's memory; it is loaded again when it is asked for."""
+        with self._lock:
+            if self._engine is None:
+                return
+            self._engine = None
+        gc.collect()
+        # Whoever built the engine has imported torch; nobody else shall.
+        torch = sys.modules["torch"]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class App:
+    """Everything a front end needs for one owner."""
+
+    def __init__(self, settings: Settings, owner: str = LOCAL_OWNER, shared: Shared | None = None) -> None:
+        self.settings = settings
+        self.owner = owner
+        self.home = owner_home(settings.home, owner)
+        self.people = PeopleStore(self.home)
+        self.shared = shared or Shared(settings)
+
+    def for_owner(self, owner: str) -> App:
+        """The same for somebody else: their own people, the same models."""
+        return App(self.settings, owner, self.shared)
+
+    @property
+    def tools(self) -> FaceTools:
+        """The face tools, models loaded on first use."""
+        return self.shared.tools
+
+    @property
+    def engine(self) -> StandaloneEngine:
+        """The diffusers engine with the settings' base model."""
+        return self.shared.engine
+
+    def check(self, order: TrainOrder | CheckOrder, listener: Listener = ignore) -> PreparedSet:
         """Judge every photo without training; raises PhotoError if none can be used."""
-        check_name(order.spec.person)
+        if isinstance(order, TrainOrder):
+            check_name(order.spec.person)
+        profile = PROFILES[order.spec.family if isinstance(order, TrainOrder) else detect_family(self.settings.base_model)]
         options = PrepareOptions(
             override=frozenset(order.take),
             retouch=order.retouch,
-            size=PROFILES[order.spec.family].second_size,
-            crop_ratio=PROFILES[order.spec.family].crop_ratio,
+            size=profile.second_size,
+            crop_ratio=profile.crop_ratio,
             templates=tuple(template.path for template in list_templates(self.settings.templates)),
             listener=listener,
         )
         return prepare(photo_files(order.photos), self.tools, options)
 
-    def train(self, order: TrainOrder, watch: Watch | None = None) -> Trained:
-        """Check the photos, train in a worker process, publish the person in one step."""
-        watch = watch or Watch()
-        self._refuse_known(order)
-        prepared = self.check(order, watch.listener)
-        options = LaunchOptions(
-            listener=watch.listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates
-        )
-        result = train(order.spec, prepared, self.people, options)
-        return Trained(person=self.people.publish(order.spec, prepared, result), prepared=prepared, result=result)
+    def train(self, order: TrainOrder, watch: Watch | None = None, queued_as: str | None = None) -> Trained:
+        """Check the photos, train in a worker process, publish the person in one step.
 
-    def _refuse_known(self, order: TrainOrder) -> None:
-        """A trained person is not overwritten by a slip of the pen."""
+        A training that was begun for the same job of the queue (`queued_as`) goes on from its last checkpoint, or is
+        published if it had come to its end.
+        """
+        watch = watch or Watch()
+        check_name(order.spec.person)
+        # A second training of the same person begins when the first has been published, and is refused then.
+        with waited_for(self.shared.in_training(self.home.people / person_id(order.spec.person)), watch.cancel):
+            return self._train(order, watch, queued_as)
+
+    def _train(self, order: TrainOrder, watch: Watch, queued_as: str | None) -> Trained:
+        begun = find_begun(self.people, order.spec.person, queued_as)
+        if begun is None:
+            self.refuse_known(order)
+        prepared = self.check(order, watch.listener) if begun is None else read_prepared(begun.prepared)
+        options = LaunchOptions(
+            listener=watch.listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates,
+            queued_as=queued_as,
+        )  # fmt: skip
+        with watch.gpu():
+            self.shared.free_engine()
+            result = train(order.spec, prepared, self.people, options)
+        return Trained(person=self._publish(order, prepared, result), prepared=prepared, result=result)
+
+    def refuse_known(self, order: TrainOrder) -> None:
+        """A trained person is not overwritten by a slip of the pen; raises Conflict."""
         identity = person_id(order.spec.person)
         if not order.replace and any(person.person_id == identity for person in self.people.list()):
-            raise Conflict(
-                f"{order.spec.person} was trained already; say --replace to train again, or choose another name"
-            )
+            raise Conflict(f"{order.spec.person} was trained already; say --replace to train again, or choose another name")
+
+    def _publish(self, order: TrainOrder, prepared: PreparedSet, result: TrainResult) -> Person:
+        """Publish, unless this very result was published before somebody was killed."""
+        with suppress(NotFound, OSError):
+            person = self.people.get(order.spec.person)
+            if filecmp.cmp(person.lora, result.lora, shallow=False):
+                return person
+        return self.people.publish(order.spec, prepared, result, order.consent)
 
     def portraits(self, request: PortraitRequest, watch: Watch | None = None) -> tuple[PortraitResult, ...]:
         """Put the request's people into its template; one result for each of `request.count`."""
         from easyphoto.portrait.pipeline import run
 
-        return run(request, self.engine, self.tools, (watch or Watch()).listener)
+        watch = watch or Watch()
+        with watch.gpu():
+            return run(request, self.engine, self.tools, watch.listener)
 
 
 def save_results(results: Sequence[PortraitResult], folder: Path, label: str) -> tuple[Path, ...]:

@@ -68,6 +68,8 @@ class PortraitOrder(PortraitSettings):
     """Picture files; in a queued order relative to the job's folder, or absolute ones of the gallery."""
     people: tuple[str | None, ...]
     """Names, for the faces of a template from left to right; None leaves that face."""
+    stages: bool = False
+    """Keep the pictures of every stage among the result's files."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

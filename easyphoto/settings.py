@@ -22,6 +22,8 @@ class Settings:
     """Folder of the template gallery."""
     device: str
     """"auto", "cpu", "cuda", "cuda:1" or "mps" (`EASYPHOTO_DEVICE`)."""
+    lora_folder: Path | None = None
+    """Folder of a WebUI's LoRA files that ours were copied to (`EASYPHOTO_LORA_DIR`)."""
 
     @staticmethod
     def from_env(env: Mapping[str, str] | None = None) -> Settings:
@@ -32,6 +34,7 @@ class Settings:
             base_model=Path(env.get("EASYPHOTO_BASE_MODEL") or PROJECT_ROOT / "models" / "base-256").absolute(),
             templates=Path(env.get("EASYPHOTO_TEMPLATES") or PROJECT_ROOT / "templates").absolute(),
             device=env.get("EASYPHOTO_DEVICE") or "auto",
+            lora_folder=Path(env["EASYPHOTO_LORA_DIR"]).expanduser().absolute() if env.get("EASYPHOTO_LORA_DIR") else None,
         )
 
 

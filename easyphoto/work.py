@@ -111,6 +111,18 @@ class FaceScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SafetyVerdict:
+    """Whether a picture may be shown."""
+
+    score: float
+    """How probable sexual content is, 0 to 1."""
+    label: str
+    """"safe", "unsure" or "refused"; a refused picture is not kept."""
+    sentence: str
+    """For the person: what was found, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """One portrait."""
 
@@ -121,7 +133,11 @@ class Picture:
     infotext: str
     """Parameters as the WebUI writes them."""
     faces: tuple[FaceScore, ...] = ()
+    seconds: tuple[tuple[str, float], ...] = ()
+    """(stage, seconds) in order."""
     warnings: tuple[str, ...] = ()
+    safety: SafetyVerdict | None = None
+    """None where the check is switched off."""
 
 
 @dataclass(frozen=True, kw_only=True)

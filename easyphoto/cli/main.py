@@ -12,9 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 from easyphoto import __version__
-from easyphoto.cli import commands
+from easyphoto.cli import commands, hooks, making, privacy, queue, serving
 from easyphoto.errors import Cancelled, EasyPhotoError
 from easyphoto.settings import calm_threads
+from easyphoto.work import JobKind, JobState
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
     _demo(verbs.add_parser("demo", parents=[common], help="train a sample person, make portraits, write a page"))
     _train(verbs.add_parser("train", parents=[common], help="train a person from photos"))
     _portrait(verbs.add_parser("portrait", parents=[common], help="put people into templates"))
-    _people(verbs.add_parser("people", help="list, show or delete people"), common)
+    _people(verbs.add_parser("people", help="list, show, rename or delete people"), common)
+    _jobs(verbs.add_parser("jobs", help="what waits, runs and has ended"), common)
+    serving.add_verbs(verbs, common)
+    privacy.add_audit(verbs.add_parser("audit", parents=[common], help="every file that holds something of a person"))
+    hooks.add_verbs(verbs, common)
     _bench(verbs.add_parser("bench", help="measure against rivals"), common)
     doctor = verbs.add_parser("doctor", parents=[common], help="what is installed, what is missing, how to get it")
     doctor.set_defaults(run=commands.doctor)
@@ -96,7 +101,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(flag, type=kind, help="default: the family's")
     verb.add_argument("--no-validation", action="store_true", help="keep the last checkpoint unjudged")
     verb.add_argument("--no-text-encoder", action="store_true", help="train the UNet alone")
-    verb.set_defaults(run=commands.train)
+    verb.set_defaults(run=making.train)
 
 
 def _portrait(verb: argparse.ArgumentParser) -> None:
@@ -117,7 +122,7 @@ def _portrait(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(flag, type=kind, help="default: the family's")
     verb.add_argument("--no-second-pass", action="store_true")
     verb.add_argument("--no-color-shift", action="store_true", help="leave the colours as diffusion made them")
-    verb.set_defaults(run=commands.portrait)
+    verb.set_defaults(run=making.portrait)
 
 
 def _people(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -127,9 +132,25 @@ def _people(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> N
     show = verbs.add_parser("show", parents=[common], help="one person's files and scores")
     show.add_argument("name")
     show.set_defaults(run=commands.people_show)
-    delete = verbs.add_parser("delete", parents=[common], help="remove a person with everything derived")
-    delete.add_argument("name")
-    delete.set_defaults(run=commands.people_delete)
+    privacy.add_people_verbs(verbs, common)
+
+
+def _jobs(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    verbs = verb.add_subparsers(dest="action", required=True)
+    listing = verbs.add_parser("list", parents=[common], help="the newest jobs")
+    listing.add_argument("--state", choices=[state.value for state in JobState])
+    listing.add_argument("--kind", choices=[kind.value for kind in JobKind])
+    listing.add_argument("--person", metavar="NAME", help="jobs about this person alone")
+    listing.add_argument("--limit", type=int, default=50)
+    listing.set_defaults(run=queue.jobs_list)
+    for name, run, words in (
+        ("show", queue.jobs_show, "one job, and why it failed"),
+        ("cancel", queue.jobs_cancel, "stop a job"),
+        ("watch", queue.jobs_watch, "follow a job to its end; run it if nobody else does"),
+    ):
+        one = verbs.add_parser(name, parents=[common], help=words)
+        one.add_argument("id", metavar="ID")
+        one.set_defaults(run=run)
 
 
 def _bench(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

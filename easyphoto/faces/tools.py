@@ -143,8 +143,8 @@ class FaceTools:
 
     @property
     def segmenter(self) -> Segmenter:
-        """Tells the person from the background."""
-        return cast(Segmenter, self._tool(Role.SEGMENTER, self._names.segmenter))
+        """Tells the person from the background; like the other models, one thread at a time."""
+        return _OneAtATime(cast(Segmenter, self._tool(Role.SEGMENTER, self._names.segmenter)), self._lock)
 
     @property
     def retoucher(self) -> Retoucher:
@@ -183,6 +183,20 @@ class FaceTools:
     def _detect(self, photo: Photo) -> tuple[Face, ...]:
         self.detections += 1
         return self.detector.detect(photo)
+
+
+class _OneAtATime:
+    """A segmenter behind the lock of its bundle."""
+
+    def __init__(self, segmenter: Segmenter, lock: threading.RLock) -> None:
+        self._segmenter = segmenter
+        self._lock = lock
+        self.name = segmenter.name
+
+    def person_mask(self, photo: Photo) -> Floats:
+        """As the segmenter's own."""
+        with self._lock:
+            return self._segmenter.person_mask(photo)
 
 
 class _Memory(Generic[K, V]):

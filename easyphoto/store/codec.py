@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -17,10 +18,14 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from easyphoto.errors import SpecError
 from easyphoto.specs import SCHEMA_VERSION
+from easyphoto.wording import one_line, shown
 
 Record = TypeVar("Record")
 Json = Any
 """None, bool, int, float, str, a list or a dict of these."""
+_MOST_BITS = 63
+"""What SQLite, torch and most readers of JSON take for a whole number."""
+_HALF_LETTERS = re.compile("[\ud800-\udfff]")
 
 
 def to_json(value: object) -> Json:
@@ -55,8 +60,12 @@ def from_json(kind: type[Record], data: object) -> Record:
 
 
 def dumps(value: object) -> str:
-    """A record or a tuple of records as JSON text, indented for people."""
-    return json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    """A record or a tuple of records as JSON text, indented for people.
+
+    Raises:
+        SpecError: As for `to_json`, or it holds text that no file can hold, such as a file name that is no UTF-8.
+    """
+    return _writable(json.dumps(to_json(value), ensure_ascii=False, indent=2, allow_nan=False), "this record") + "\n"
 
 
 def loads(kind: type[Record], text: str) -> Record:
@@ -66,10 +75,22 @@ def loads(kind: type[Record], text: str) -> Record:
         SpecError: As for `from_json`, or the text is no JSON.
     """
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_each_once)
     except ValueError as error:
         raise SpecError(f"{kind.__name__}: this is no JSON ({error}); write the file anew") from error
+    except RecursionError as error:
+        raise SpecError(f"{kind.__name__}: this JSON is nested too deep; write the file anew") from error
     return from_json(kind, data)
+
+
+def _each_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """An object that says nothing twice: of two values one would pass silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise SpecError(f"this JSON says {shown(twice)} twice; leave one of them")
+    return found
 
 
 def _decode_record(kind: type[Record], data: object, where: str) -> Record:
@@ -88,7 +109,8 @@ def _check_keys(kind: type, data: Mapping[str, object], where: str) -> None:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise SpecError(f"{where} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(fields)}")
+        names = one_line(", ".join(map(shown, unknown)))
+        raise SpecError(f"{where} has no setting {names}; it has {', '.join(fields)}")
     missing = [name for name, field in fields.items() if name not in data and not _has_default(field)]
     if missing:
         raise SpecError(f"{where} lacks {', '.join(missing)}; add it")
@@ -124,19 +146,33 @@ def _decode_choice(hint: type[Enum], value: object, where: str) -> Enum:
     try:
         return hint(value)
     except ValueError:
-        raise SpecError(f"{where} must be one of {', '.join(str(item.value) for item in hint)}, got {value!r}") from None
+        choices = ", ".join(str(item.value) for item in hint)
+        raise SpecError(f"{where} must be one of {choices}, got {shown(value)}") from None
 
 
 def _decode_plain(hint: type, value: object, where: str) -> object:
     # bool is an int in Python, yet True is no number of steps.
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > _MOST_BITS:
+        raise SpecError(f"{where} must be a number of at most {_MOST_BITS} bits, got {shown(value)}")
     if hint is Path and isinstance(value, str):
-        return Path(value)
+        if "\0" in value:
+            raise SpecError(f"{where} holds a zero character, which no path does; leave it out")
+        return Path(_writable(value, where))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise SpecError(f"{where} must be a finite number, got {value}")
         return float(value)
-    if hint in (bool, str) and isinstance(value, hint):
+    if hint is str and isinstance(value, str):
+        return _writable(value, where)
+    if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise SpecError(f"{where} must be of type {hint.__name__}, got {value!r}")
+    raise SpecError(f"{where} must be of type {hint.__name__}, got {shown(value)}")
+
+
+def _writable(text: str, where: str) -> str:
+    if half := _HALF_LETTERS.search(text):
+        near = shown(text[max(0, half.start() - 20) : half.end() + 20])
+        raise SpecError(f"{where} holds half of a letter that no file can hold ({near}); leave it out")
+    return text

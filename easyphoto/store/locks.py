@@ -1,11 +1,12 @@
-"""One lock file for each person: two trainings of one name never run at once."""
+"""Lock files: two trainings of one person never run at once, nor two runners of one home."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,30 +19,94 @@ _PID_AT = 64
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, remove: bool = False) -> Iterator[None]:
     """Hold the lock file at `path`; `what` names the work in the message of the one who comes second.
 
     The operating system itself holds the lock (flock, or LockFile on Windows) and lets it go when the process ends, however it
-    ends: a lock file left behind by a killed process is simply taken over, and no two can take it over at once. The file
-    stays, because removing it would let a third process lock a new file of the same name beside the old one.
+    ends: a lock file left behind by a killed process is simply taken over, and no two can take it over at once. With
+    `remove` the file is gone afterwards; whoever opened it before that finds out and opens the new one.
 
     Raises:
         Conflict: Another process, or another thread of this one, holds it.
         StorageError: The file cannot be made.
     """
     make_folder(path.parent)
-    try:
-        file = path.open("r+b" if path.exists() else "w+b")
-    except OSError as error:
-        raise storage_error(path, error) from error
-    with file:
-        if not _take(file):
-            raise Conflict(f"{what} is being done already{_holder(file)}; wait until it has ended, or cancel it")
+    with _open_held(path, what) as file:
         try:
             _sign(file)
             yield
         finally:
+            if remove:
+                # Windows refuses this for an open file; then it is tried again below.
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             _let_go(file)
+    if remove and sys.platform == "win32":
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _open_held(path: Path, what: str) -> IO[bytes]:
+    """The lock file, open and locked; opened anew where its remover came first."""
+    while True:
+        try:
+            file = path.open("a+b")
+        except OSError as error:
+            raise storage_error(path, error) from error
+        if not _take(file):
+            with file:
+                raise Conflict(f"{what} is being done already{_holder(file)}; wait until it has ended, or cancel it")
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+@contextmanager
+def waiting_lock(path: Path, what: str, patience: float = 60.0, pause: float = 0.05) -> Iterator[None]:
+    """Hold the lock file at `path`, waiting up to `patience` seconds for another that holds it.
+
+    Raises:
+        Conflict: It was held all the time.
+        StorageError: The file cannot be made.
+    """
+    began = time.monotonic()
+    while True:
+        held = locked(path, what)
+        try:
+            held.__enter__()
+            break
+        except Conflict:
+            if time.monotonic() - began > patience:
+                raise
+            time.sleep(pause)
+    try:
+        yield
+    finally:
+        held.__exit__(None, None, None)
+
+
+def holder(path: Path) -> int | None:
+    """The process that holds the lock file at `path`; None if nobody does, or nobody can say."""
+    try:
+        with locked(path, "it"):
+            return None
+    except Conflict:
+        with path.open("rb") as file:
+            file.seek(_PID_AT)
+            digits = file.read(20).decode("ascii", "ignore").strip()
+        return int(digits) if digits.isdigit() else None
+
+
+def abandoned(path: Path) -> bool:
+    """Whether somebody held the lock file at `path` who died before it was removed (see `locked`); makes no file."""
+    with suppress(OSError), path.open("r+b") as file:
+        if os.fstat(file.fileno()).st_size <= _PID_AT or not _take(file):
+            return False
+        free = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        _let_go(file)
+        return free
+    return False
 
 
 def _sign(file: IO[bytes]) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from easyphoto.errors import NameRefused
 from easyphoto.files import storage_error
+from easyphoto.work import LOCAL_OWNER
 
 LONGEST_NAME = 64
 """Characters a person's name may have."""
 _SLUG_LENGTH = 24
 _HASH_LENGTH = 10
+_OWNER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Zl", "Zp"})
 """Unicode: control, lone surrogate, private use, line and paragraph separator."""
 _JOINERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
@@ -51,6 +53,29 @@ class Home:
         for folder in (self.people, self.jobs, self.results):
             make_folder(folder)
         return self
+
+
+def check_owner(owner: str) -> str:
+    """The owner's id, if a folder can be named so.
+
+    Raises:
+        NameRefused: It cannot.
+    """
+    if not _OWNER.fullmatch(owner):
+        raise NameRefused(f"an owner's id has 1 to 64 of a-z, 0-9, - and _, got {owner!r}; choose another one")
+    return owner
+
+
+def owner_home(root: Path, owner: str) -> Home:
+    """Where an owner's people and results lie: "local" has the home itself, every other one a home of their own in it."""
+    return Home(root) if owner == LOCAL_OWNER else Home(root / "owners" / check_owner(owner))
+
+
+def owner_homes(root: Path) -> tuple[Home, ...]:
+    """The home of every owner that has one, "local" first."""
+    others = root / "owners"
+    found = sorted(path for path in others.iterdir() if path.is_dir()) if others.is_dir() else []
+    return (Home(root), *map(Home, found))
 
 
 def make_folder(folder: Path) -> Path:

@@ -6,31 +6,39 @@ people/<id>/person.json          who, when, family, embedding; file names relati
             face_id.png          the best validation picture, if one was rendered
             verdicts.json        what became of each photo handed in
             training.json        checkpoints, scores and losses; its pictures in validation/
+            consent.json         who said that the photos may be used
+            names.json           what the person was called before
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from easyphoto.errors import EasyPhotoError, InputError, NotFound, SpecError
-from easyphoto.files import storage_error
+from easyphoto.errors import Conflict, EasyPhotoError, InputError, NotFound, SpecError
+from easyphoto.files import storage_error, write_text
+from easyphoto.orders import Consent
 from easyphoto.records import PreparedSet
 from easyphoto.specs import Person, TrainResult, TrainSpec
-from easyphoto.store.codec import from_json, loads
+from easyphoto.store.codec import dumps, from_json, loads
 from easyphoto.store.locks import locked
+from easyphoto.store.notes import CONSENT, FormerName, Identity, Notes, identities, read_notes
 from easyphoto.store.paths import Home, check_name, make_folder, person_id
-from easyphoto.store.publishing import PERSON, TRAINING, VERDICTS, fill_folder
+from easyphoto.store.publishing import PERSON, TRAINING, VERDICTS, Finished, fill_folder, fill_renamed
+from easyphoto.store.removal import DELETED, flush, remove
 
-_STAGING, _OLD, _DELETED = ".staging-", ".old-", ".deleted-"
-"""Beginnings of folder names: being built; replaced by a newer one; being removed."""
+_STAGING, _OLD, _MOVING = ".staging-", ".old-", ".moving-"
+"""Beginnings of names: a folder being built; one replaced by a newer one; the file that says who is being renamed to whom."""
+_STAMP = re.compile(r"-(\d{8}-\d{6})(-\d+)?(-[0-9a-f]{8})?$")
+"""End of a training job's folder name: when it was made."""
 
 
 class PeopleStore:
@@ -71,27 +79,60 @@ class PeopleStore:
         """The file with the verdict on each photo handed in."""
         return self.get(name).folder / VERDICTS
 
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """Hold this while training a person.
+    def identities(self, name: str) -> tuple[Identity, ...]:
+        """All names of a person, today's first, each with the time in which it was theirs; of nobody's name, that name."""
+        everyone = [former for person in self.list() for former in read_notes(person.folder).former]
+        folder = self._folder(person_id(name))
+        own = read_notes(folder).former if folder else ()
+        return identities(check_name(name), own, everyone)
+
+    def consent(self, name: str) -> Consent | None:
+        """Who said that this person's photos may be used; None where nobody did.
+
+        Raises:
+            NotFound: Nobody of that name has been trained.
+        """
+        return read_notes(self.get(name).folder).consent
+
+    def set_consent(self, name: str, consent: Consent | None) -> None:
+        """Write down who said that this person's photos may be used, or take it back.
+
+        Raises:
+            NotFound: Nobody of that name has been trained.
+            Conflict: The person is being changed at this very moment.
+            StorageError: The disk is full or cannot be written.
+        """
+        with self._swap_lock(name):
+            path = self.get(name).folder / CONSENT
+            if consent is not None:
+                write_text(path, dumps(consent))
+            elif path.exists():
+                remove(path)
+
+    def lock(self, name: str, forget: bool = False) -> AbstractContextManager[None]:
+        """Hold this while training a person; with `forget` the lock's file, which bears the name, goes afterwards.
 
         Raises:
             Conflict: Somebody else holds it.
         """
-        return locked(self._locks / f"{person_id(name)}.lock", f"a training of {check_name(name)!r}")
+        return locked(self._locks / f"{person_id(name)}.lock", f"a training of {check_name(name)!r}", forget)
 
-    def _swap_lock(self, name: str) -> AbstractContextManager[None]:
+    def _swap_lock(self, name: str, forget: bool = False) -> AbstractContextManager[None]:
         """Held for a moment while a person's folder is swapped or removed."""
-        return locked(self._locks / f"{person_id(name)}.swap.lock", f"a change of {check_name(name)!r}")
+        return locked(self._locks / f"{person_id(name)}.swap.lock", f"a change of {check_name(name)!r}", forget)
 
     @property
     def _locks(self) -> Path:
         return self.home.people / ".locks"
 
-    def publish(self, spec: TrainSpec, prepared: PreparedSet, result: TrainResult) -> Person:
+    def publish(
+        self, spec: TrainSpec, prepared: PreparedSet, result: TrainResult, consent: Consent | None = None
+    ) -> Person:
         """Make a training's result the person's own, in place of any earlier one.
 
         The folder is built beside its place, flushed, and swapped in by renaming. At every moment a reader finds the
-        whole old person or the whole new one, and so it is after a crash or on a full disk.
+        whole old person or the whole new one, and so it is after a crash or on a full disk. A consent given earlier
+        stays unless a new one comes.
 
         Raises:
             StorageError: The disk is full or cannot be written; the earlier person is untouched.
@@ -99,22 +140,48 @@ class PeopleStore:
         """
         identifier = person_id(spec.person)
         with self._swap_lock(spec.person):
-            self._publish(identifier, spec, prepared, result)
+            self._settle(identifier)
+            earlier = self._folder(identifier)
+            notes = read_notes(earlier) if earlier else Notes()
+            finished = Finished(
+                spec=spec, prepared=prepared, result=result, created=_now("seconds"),
+                notes=replace(notes, consent=consent or notes.consent),
+            )  # fmt: skip
+            with self._staging(identifier) as staging:
+                fill_folder(staging, finished)
+                self._swap(staging, identifier)
         return self.get(spec.person)
 
-    def _publish(self, identifier: str, spec: TrainSpec, prepared: PreparedSet, result: TrainResult) -> None:
-        staging = make_folder(self.home.people) / f"{_STAGING}{identifier}-{secrets.token_hex(4)}"
-        try:
-            staging.mkdir()
-            fill_folder(staging, spec, prepared, result, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
-            self._swap(staging, identifier)
-        except OSError as error:
-            raise storage_error(staging, error) from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    def rename(self, name: str, new: str) -> Person:
+        """Give a person another name: folder, LoRA file and what stands in both.
+
+        The renamed folder is built beside the old one and appears by one rename, which is when the old one stops counting.
+        What was made under the old name (jobs, results) keeps it, and is known to be this person's until now.
+
+        Raises:
+            NotFound: Nobody of that name has been trained.
+            Conflict: The new name is taken, or a training of either name is running.
+            StorageError: The disk is full or cannot be written; the person keeps the old name.
+        """
+        old, fresh = person_id(name), person_id(new)
+        with ExitStack() as locks:
+            for called in dict.fromkeys((old, fresh)):
+                locks.enter_context(self.lock(name if called == old else new, forget=called == old != fresh))
+                locks.enter_context(self._swap_lock(name if called == old else new, forget=called == old != fresh))
+                self._settle(called)
+            person = self.get(name)
+            if fresh != old and self._folder(fresh) is not None:
+                raise Conflict(f"{check_name(new)!r} has been trained already; choose another name or delete that person first")
+            notes = read_notes(person.folder)
+            former = FormerName(name=person.name, until=_now("microseconds"))
+            kept = notes if fresh == old else replace(notes, former=(*notes.former, former))
+            with self._staging(fresh) as staging:
+                fill_renamed(staging, person, new, kept)
+                self._swap(staging, old) if fresh == old else self._move(staging, old, fresh)
+        return self.get(new)
 
     def delete(self, name: str) -> tuple[Path, ...]:
-        """Remove the person and all jobs of that name; returns every file that was removed.
+        """Remove the person and all training jobs of theirs; returns every file that was removed.
 
         Raises:
             NotFound: Nobody of that name has been trained, and no job of that name is left.
@@ -122,11 +189,62 @@ class PeopleStore:
             StorageError: A file cannot be removed.
         """
         identifier = person_id(name)
-        with self.lock(name), self._swap_lock(name):
-            folders = [*self._copies(identifier), *self._jobs(identifier)]
+        with self.lock(name, forget=True), self._swap_lock(name, forget=True):
+            self._settle(identifier)
+            folders = [*self.job_folders(name), *self._copies(identifier)]
             if not folders:
                 self.get(name)
-            return tuple(file for folder in folders for file in _remove(folder))
+            return tuple(file for folder in folders for file in remove(folder))
+
+    def job_folders(self, name: str) -> tuple[Path, ...]:
+        """The folders of this person's trainings, under every name they had."""
+        found = (
+            (identity, folder)
+            for identity in self.identities(name)
+            for folder in sorted(self.home.jobs.glob(f"*{identity.person_id}-*"))
+        )
+        return tuple(folder for identity, folder in found if _is_job_of(folder, identity))
+
+    @contextmanager
+    def _staging(self, identifier: str) -> Iterator[Path]:
+        """A folder to build a person in; gone at the end unless it was moved to its place."""
+        staging = make_folder(self.home.people) / f"{_STAGING}{identifier}-{secrets.token_hex(4)}"
+        try:
+            staging.mkdir()
+            yield staging
+        except OSError as error:
+            raise storage_error(staging, error) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _move(self, staging: Path, old: str, fresh: str) -> None:
+        """Let the folder in `staging` be the person `fresh`, and the person `old` be no more."""
+        # Not through `write_text`: what a crash leaves of it must bear the name of who is renamed.
+        with (self.home.people / f"{_MOVING}{old}").open("x", encoding="utf-8") as marker:
+            marker.write(fresh)
+            marker.flush()
+            os.fsync(marker.fileno())
+        staging.rename(self.home.people / fresh)
+        flush(self.home.people)
+        self._settle(old)
+
+    def _settle(self, identifier: str) -> None:
+        """Clear away what a crash left of a publishing or renaming of that person, or bring it to its end."""
+        for half_made in self.home.people.glob(f"{_STAGING}{identifier}-*"):
+            shutil.rmtree(half_made, ignore_errors=True)
+        for marker in self.home.people.glob(f"{_MOVING}*"):
+            old, fresh = marker.name.removeprefix(_MOVING), marker.read_text(encoding="utf-8")
+            if identifier in (old, fresh):
+                for folder in self._copies(old) if self._moved(old) else ():
+                    remove(folder)
+                remove(marker)
+
+    def _moved(self, identifier: str) -> bool:
+        """Whether that person now has another name: the renamed folder is in place and the old one only waits to go."""
+        with suppress(FileNotFoundError):
+            fresh = (self.home.people / f"{_MOVING}{identifier}").read_text(encoding="utf-8")
+            return (self.home.people / fresh / PERSON).is_file()
+        return False
 
     def _identifiers(self) -> set[str]:
         if not self.home.people.is_dir():
@@ -145,6 +263,8 @@ class PeopleStore:
     def _folder(self, identifier: str) -> Path | None:
         """Where the person lies; twice, because a swap may happen between the two looks."""
         place = self.home.people / identifier
+        if self._moved(identifier):
+            return None
         for _ in range(2):
             if (place / PERSON).is_file():
                 return place
@@ -169,11 +289,8 @@ class PeopleStore:
     def _copies(self, identifier: str) -> Iterator[Path]:
         if (self.home.people / identifier).is_dir():
             yield self.home.people / identifier
-        for beginning in (_STAGING, _OLD, _DELETED):
+        for beginning in (_STAGING, _OLD, DELETED):
             yield from sorted(self.home.people.glob(f"{beginning}{identifier}-*"))
-
-    def _jobs(self, identifier: str) -> tuple[Path, ...]:
-        return tuple(sorted(self.home.jobs.glob(f"{identifier}-*")))
 
 
 def _read(folder: Path) -> Person:
@@ -205,23 +322,15 @@ def _placed(result: TrainResult, folder: Path) -> TrainResult:
     return replace(result, lora=_inside(folder, result.lora), checkpoints=checkpoints, face_id_picture=face_id)
 
 
-def _remove(folder: Path) -> tuple[Path, ...]:
-    """Remove a folder whole, out of sight first; returns its files as they were called."""
-    files = tuple(sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()))
-    doomed = folder.with_name(f"{_DELETED}{folder.name.removeprefix('.')}-{secrets.token_hex(4)}")
-    try:
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    _flush(folder.parent)
-    return files
+def _is_job_of(folder: Path, identity: Identity) -> bool:
+    """Whether a training's folder, `<person>-<time>` or one being removed, is of that person in their time of that name."""
+    name = folder.name.removeprefix(DELETED)
+    if not name.startswith(f"{identity.person_id}-"):
+        return False
+    stamp = _STAMP.search(name[len(identity.person_id) :])
+    made = datetime.strptime(f"{stamp[1]}+0000", "%Y%m%d-%H%M%S%z") if stamp else None
+    return identity.holds(made)
 
 
-def _flush(folder: Path) -> None:
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _now(precision: str) -> str:
+    return datetime.now(timezone.utc).isoformat(timespec=precision)

@@ -21,6 +21,8 @@ class JobOrder:
     """Pictures that checkpoints may be judged on."""
     created: float
     """Seconds since 1970."""
+    queued_as: str | None = None
+    """Id of the queue's job that this training belongs to."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class JobFolder:
     def result(self) -> Path:
         """The TrainResult as JSON; written last, so a job with it is whole."""
         return self.root / "result.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the worker as long as it lives."""
+        return self.root / "worker.lock"
 
     @property
     def cancel(self) -> Path:

@@ -5,28 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from easyphoto import errors
-from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed, SpecError, ToolMissing
+from easyphoto.errors import Cancelled, Conflict, EasyPhotoError, JobFailed, NotFound, SpecError, ToolMissing
 from easyphoto.events import Event, Listener, ignore, parse
 from easyphoto.files import write_text
 from easyphoto.records import PreparedSet
 from easyphoto.settings import PROJECT_ROOT, Settings
 from easyphoto.specs import TrainResult, TrainSpec
+from easyphoto.store.codec import dumps
+from easyphoto.store.locks import holder, waiting_lock
 from easyphoto.store.paths import check_name, person_id
 from easyphoto.store.people import PeopleStore
 from easyphoto.store.templates import list_templates
 from easyphoto.training.job import JobFolder, JobOrder, new_job
-from easyphoto.training.prepared_files import read_prepared, write_prepared
+from easyphoto.training.prepared_files import has_prepared, read_prepared, write_prepared
 
 _PATIENCE = 20.0
 """Seconds a cancelled worker gets to stop by itself."""
@@ -47,6 +50,8 @@ class LaunchOptions:
     """Go on with the person's last training that was cut off, if there is one."""
     templates: Path | None = None
     """Gallery that checkpoints are judged on; None takes the settings'."""
+    queued_as: str | None = None
+    """Id of the queue's job: a training that was begun for it goes on, whatever ended the process that began it."""
 
 
 def train(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: LaunchOptions | None = None) -> TrainResult:
@@ -63,7 +68,8 @@ def train(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: L
     with store.lock(spec.person):
         store.home.make()
         job = _job(spec, prepared, store, options)
-        _run_worker(job, options)
+        if not job.result.exists():
+            _run_worker(job, options)
         return job.read_result()
 
 
@@ -71,6 +77,37 @@ def find_resumable(store: PeopleStore, name: str) -> Path | None:
     """The person's newest job that was cut off after its first checkpoint; None if there is none."""
     jobs = (JobFolder(root) for root in sorted(store.home.jobs.glob(f"{person_id(name)}-*"), reverse=True))
     return next((job.root for job in jobs if job.state.exists() and not job.result.exists()), None)
+
+
+def find_begun(store: PeopleStore, name: str, queued_as: str | None) -> JobFolder | None:
+    """The training that was begun for a job of the queue; None if there is none, or it was cut off while it was laid out."""
+    for root in sorted(store.home.jobs.glob(f"{person_id(name)}-*")) if queued_as else ():
+        job = JobFolder(root)
+        with contextlib.suppress(NotFound, SpecError):
+            if job.read_order().queued_as == queued_as and has_prepared(job.prepared):
+                return job
+    return None
+
+
+def remove_begun(store: PeopleStore, name: str, queued_as: str) -> None:
+    """Remove the working files of a training that was begun for a job of the queue; its person stays."""
+    job = find_begun(store, name, queued_as)
+    if job is not None:
+        shutil.rmtree(job.root, ignore_errors=True)
+
+
+def wait_for_worker(job: JobFolder, patience: float = 60.0) -> None:
+    """Wait until the worker of a parent that was killed has gone too; one that does not go is made to."""
+    try:
+        with waiting_lock(job.lock, "the training", patience):
+            return
+    except Conflict:
+        left = holder(job.lock)
+    if left is not None:
+        with contextlib.suppress(OSError):
+            os.kill(left, getattr(signal, "SIGKILL", signal.SIGTERM))
+    with waiting_lock(job.lock, f"the training in {job.root.name}", patience):
+        return
 
 
 def usable_cores() -> int:
@@ -84,6 +121,11 @@ def usable_cores() -> int:
 
 def _job(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: LaunchOptions) -> JobFolder:
     """The job to run: a new one, or the one to go on with."""
+    begun = find_begun(store, spec.person, options.queued_as)
+    if begun is not None:
+        wait_for_worker(begun)
+        begun.cancel.unlink(missing_ok=True)
+        return begun
     found = find_resumable(store, spec.person) if options.resume else None
     if found is not None:
         job = JobFolder(found)
@@ -92,10 +134,11 @@ def _job(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: La
         if _names(read_prepared(job.prepared)) != _names(prepared):
             raise SpecError(f"the training to go on with ({job.root.name}) is of other photos; give it the same, or start anew")
         job.cancel.unlink(missing_ok=True)
+        write_text(job.order, dumps(replace(job.read_order(), queued_as=options.queued_as)))
         return job
     gallery = options.templates or Settings.from_env().templates
     paths = tuple(template.path for template in list_templates(gallery)) if spec.validate.every else ()
-    job = new_job(store.home.jobs, spec, JobOrder(templates=paths, created=time.time()))
+    job = new_job(store.home.jobs, spec, JobOrder(templates=paths, created=time.time(), queued_as=options.queued_as))
     write_prepared(prepared, job.prepared)
     return job
 

@@ -52,6 +52,11 @@ def write_prepared(prepared: PreparedSet, folder: Path) -> None:
     files.write_text(folder / _INDEX, json.dumps(_index(prepared), ensure_ascii=False, indent=1))
 
 
+def has_prepared(folder: Path) -> bool:
+    """Whether the folder holds a whole set."""
+    return (folder / _INDEX).is_file()
+
+
 def read_prepared(folder: Path) -> PreparedSet:
     """The set that `write_prepared` wrote, equal to the bit.
 

@@ -1,7 +1,8 @@
 """The worker process: `python -m easyphoto.training.worker JOB_FOLDER [--watch-parent]`.
 
 It reads spec, order and prepared photos from the folder, says what it does in events, and leaves result.json. Killed at
-any moment, it goes on from its last checkpoint when it is started on the same folder again, to the same result.
+any moment, it goes on from its last checkpoint when it is started on the same folder again, to the same result. A lock in
+the folder keeps two of them from working on it at once: the second waits for the first, whose parent may be gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed
 from easyphoto.files import storage_error
+from easyphoto.store.locks import waiting_lock
 from easyphoto.training.job import JobFolder
 from easyphoto.training.progress import Reporter, Stop
 from easyphoto.training.run import run_job
@@ -34,7 +36,8 @@ def main(arguments: list[str]) -> int:
         threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     reporter = Reporter(job.events)
     try:
-        result = run_job(job, reporter, stop)
+        with waiting_lock(job.lock, f"the training in {job.root.name}"):
+            result = job.read_result() if job.result.exists() else run_job(job, reporter, stop)
         reporter.say("done", stage="done", step=result.steps, total=result.steps, path=str(result.lora), seconds_left=0.0)
     except BaseException as error:  # noqa: BLE001 (the process ends here, and its parent must hear why)
         return _report(reporter, job, error)

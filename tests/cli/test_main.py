@@ -6,19 +6,18 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from easyphoto import __version__
-from easyphoto.app import App
 from easyphoto.cli.main import main, parser
-from easyphoto.families import Family
-from easyphoto.imaging.io import save_png
+from easyphoto.cli.making import portrait_order
+from easyphoto.jobs.store import JobStore
 from easyphoto.settings import PROJECT_ROOT
-from easyphoto.specs import PassRequest, Person, PortraitRequest
-from easyphoto.store.people import PeopleStore
+from easyphoto.specs import PassRequest
+from easyphoto.work import JobState
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -115,19 +114,12 @@ def test_faces_can_be_left_between_people() -> None:
     ],
 )
 def test_only_what_was_typed_is_asked_of_a_pass(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], first: PassRequest, second: PassRequest | None
+    words: tuple[str, ...], first: PassRequest, second: PassRequest | None
 ) -> None:
-    asked: list[PortraitRequest] = []
-    somebody = Person(
-        name="Ada", person_id="ada", folder=tmp_path, family=Family.EMBEDDED, lora=tmp_path, reference=tmp_path,
-        face_id_picture=tmp_path, embedding=(), created="",
-    )  # fmt: skip
-    monkeypatch.setattr(PeopleStore, "get", lambda _people, _name: somebody)
-    monkeypatch.setattr(App, "portraits", lambda _app, request, _watch: asked.append(request) or ())
-    save_png(tmp_path / "t.png", np.zeros((8, 8, 3), np.uint8))
-    typed = ["--person", "Ada", "--template", str(tmp_path / "t.png"), "--home", str(tmp_path), "--output", str(tmp_path)]
-    assert main(["portrait", *typed, *words]) == 0
-    assert [(request.first, request.second) for request in asked] == [(first, second)]
+    typed = parser().parse_args(["portrait", "--person", "Ada", "--template", "t.png", *words])
+    order = portrait_order(typed, (Path("t.png"),))
+    assert (order.first, order.second) == (first, second)
+    assert (order.guidance, order.people, order.stages) == (None, ("Ada",), False)
 
 
 def test_interrupting_a_training_is_status_130_and_publishes_nothing(tmp_path: Path) -> None:
@@ -146,3 +138,5 @@ def test_interrupting_a_training_is_status_130_and_publishes_nothing(tmp_path: P
         assert child.wait(60) == 130
     assert (last["kind"], last["code"]) == ("failed", "cancelled")
     assert not list(home.glob("people/*/person.json"))
+    with closing(JobStore(home)) as store:
+        assert [job.state for job in store.list()] == [JobState.CANCELLED]

@@ -1,0 +1,125 @@
+"""`easyphoto serve` and `easyphoto tokens`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from easyphoto.cli.commands import print_json, settings_of
+from easyphoto.store.codec import to_json
+
+if TYPE_CHECKING:
+    from easyphoto.api.tokens import TokenStore
+
+Arguments = argparse.Namespace
+
+
+def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """Add both to the grammar."""
+    _serve(verbs.add_parser("serve", parents=[common], help="offer everything to programs, over HTTP"))
+    _tokens(verbs.add_parser("tokens", help="who may use the server"), common)
+
+
+def _serve(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    verb.add_argument("--port", type=int, default=7861, help="0 takes a free one (default: 7861)")
+    verb.add_argument("--no-auth", action="store_true", help="ask for no token; on this machine alone")
+    verb.add_argument("--allow-urls", action="store_true", help="fetch pictures that are named by their web address")
+    verb.add_argument("--allow-private-webhooks", action="store_true", help="tell webhooks in the own network too")
+    verb.add_argument("--reads-per-second", type=float, help="of each token; 0: no limit (default: 50)")
+    verb.add_argument("--jobs-per-second", type=float, help="of each token; 0: no limit (default: 5)")
+    verb.add_argument("--log-requests", action="store_true", help="print a line for each request")
+    verb.add_argument("--print-openapi", action="store_true", help="print the OpenAPI document and end")
+    verb.set_defaults(run=serve)
+
+
+def _tokens(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    verbs = verb.add_subparsers(dest="action", required=True)
+    listing = verbs.add_parser("list", parents=[common], help="who has a token")
+    listing.set_defaults(run=tokens_list)
+    actions = (("add", tokens_add, "make a token; it is shown once"), ("remove", tokens_remove, "make a token worthless"))
+    for name, run, words in actions:
+        one = verbs.add_parser(name, parents=[common], help=words)
+        one.add_argument("name")
+        one.set_defaults(run=run)
+
+
+def serve(arguments: Arguments, _cancel: threading.Event) -> int:
+    """Serve until somebody ends it."""
+    from easyphoto.api.options import ApiOptions, Rates
+    from easyphoto.api.process import address, listen, run
+
+    if arguments.print_openapi:
+        return _print_document()
+    settings = settings_of(arguments)
+    said = {"reads": arguments.reads_per_second, "posts": arguments.jobs_per_second}
+    models = os.environ.get("EASYPHOTO_MODELS")
+    options = ApiOptions(
+        host=arguments.host, port=arguments.port, no_auth=arguments.no_auth, allow_urls=arguments.allow_urls,
+        allow_private_webhooks=arguments.allow_private_webhooks, models=Path(models).absolute() if models else None,
+        rates=Rates(**{name: value for name, value in said.items() if value is not None}),
+    )  # fmt: skip
+    with listen(options) as listening:
+        print(f"easyphoto: {address(listening)} ({_about_token(settings.home, options.no_auth)})", flush=True)
+        run(settings, options, listening, arguments.log_requests)
+    return 0
+
+
+def _about_token(home: Path, no_auth: bool) -> str:
+    from easyphoto.api.tokens import TokenStore
+    from easyphoto.work import LOCAL_OWNER
+
+    tokens = TokenStore(home)
+    if no_auth:
+        return "no token is asked for"
+    if tokens.exists:
+        return "the token is the one shown at the first start; easyphoto tokens add NAME makes another"
+    return f"the token, shown this once: {tokens.add(LOCAL_OWNER)}"
+
+
+def _print_document() -> int:
+    from easyphoto.api.application import document_text
+
+    sys.stdout.write(document_text())
+    return 0
+
+
+def _store(arguments: Arguments) -> TokenStore:
+    from easyphoto.api.tokens import TokenStore
+
+    return TokenStore(settings_of(arguments).home)
+
+
+def tokens_list(arguments: Arguments, _cancel: threading.Event) -> int:
+    """Everybody who has a token."""
+    entries = _store(arguments).list()
+    for entry in entries:
+        if arguments.json:
+            print_json({name: value for name, value in to_json(entry).items() if name != "sha256"})
+        else:
+            print(f"{entry.name:<24} {entry.owner:<36} {entry.created}")
+    if not entries and not arguments.json:
+        print("nobody has a token yet; easyphoto serve makes the first, easyphoto tokens add NAME another")
+    return 0
+
+
+def tokens_add(arguments: Arguments, _cancel: threading.Event) -> int:
+    """Make a token and show it."""
+    token = _store(arguments).add(arguments.name)
+    if arguments.json:
+        print_json({"name": arguments.name, "token": token})
+    else:
+        print(token)
+    return 0
+
+
+def tokens_remove(arguments: Arguments, _cancel: threading.Event) -> int:
+    """Make a token worthless."""
+    _store(arguments).remove(arguments.name)
+    if not arguments.json:
+        print(f"{arguments.name} has no token any more; what belongs to them stays")
+    return 0
