@@ -8,6 +8,7 @@ from typing import Any
 
 from easyphoto.errors import InputError, NotFound
 from easyphoto.families import Family
+from easyphoto.wording import shown
 
 _SINGLE_FILES = frozenset({".safetensors", ".ckpt", ".pth", ".pt"})
 _SD15_WIDTH = 768
@@ -29,12 +30,13 @@ def detect_family(folder: Path) -> Family:
     if (folder / "text_encoder_2").is_dir():
         return Family.SDXL
     if channels != 4:
-        raise InputError(f"{folder} has a UNet of {channels} input channels; choose a model that is not for inpainting only")
+        count = shown(channels)
+        raise InputError(f"{folder} has a UNet of {count} input channels; choose a model that is not for inpainting only")
     if width == _SD15_WIDTH:
         return Family.SD15
     if isinstance(width, int) and width < _SD15_WIDTH:
         return Family.EMBEDDED
-    raise InputError(f"{folder} is of an unknown family (text width {width}); choose an SD1.5 model or the embedded one")
+    raise InputError(f"{folder} is of an unknown family (text width {shown(width)}); choose an SD1.5 model or the embedded one")
 
 
 def check_folder(folder: Path) -> None:
@@ -59,6 +61,8 @@ def read_config(path: Path) -> dict[str, Any]:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch the base model again") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deep to be a model's config; fetch the base model again") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{path} holds no JSON object; fetch the base model again")
     return loaded

@@ -20,16 +20,23 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from easyphoto import files
 from easyphoto.errors import NotFound, PhotoError, ToolMissing
+from easyphoto.imaging.headers import jpeg_scans, tiff_tile, webp_size
 from easyphoto.records import Photo, Pixels
 
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
+MAX_SCANS = 100
+"""Passes over a JPEG's pixels; cameras and the tightest packers stay below 20, and a file of 13 bytes a pass takes hours."""
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif",
                         ".avif", ".mpo"})  # fmt: skip
 """Files of a folder that are taken for photos; a file named by itself is always tried."""
 
 # A fixed list, because Pillow would otherwise start Ghostscript for a file that says it is EPS.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF")
+_ROWS = 512
+"""Rows that are converted at once, so that no second and third copy of a large picture is held."""
+_FAIR_TILE = 2048 * 2048
+"""Pixels of a TIFF's tile that are taken even where the picture is smaller."""
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, OverflowError,
            RuntimeError, struct.error)  # fmt: skip
 """What Pillow's decoders raise on damaged files; they have no common root."""
@@ -62,15 +69,28 @@ def decode_photo(data: bytes, name: str) -> Photo:
         image = _open(data, name)
         try:
             image.load()
+            pixels = _to_rgb(_upright(image))
         except Image.DecompressionBombError as error:
             raise _too_large(name) from error
         except MemoryError as error:
             raise PhotoError(f"{name} does not fit into memory; make it smaller") from error
         except _BROKEN as error:
             raise PhotoError(f"{name} is damaged or cut short ({error}); copy it again or leave it out") from error
-        pixels = _to_rgb(_upright(image))
     pixels.setflags(write=False)
     return Photo(pixels=pixels, name=name)
+
+
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """(width, height) in px as the file lies, read from its header alone; `name` is what people know it by.
+
+    Raises:
+        PhotoError: This is no picture, or it is too large.
+        ToolMissing: A HEIC file, and pillow-heif is not installed.
+    """
+    if not data:
+        raise PhotoError(f"{name} is empty; copy it again or leave it out")
+    with _quiet_pillow():
+        return _open(data, name).size
 
 
 def photo_files(inputs: Sequence[Path]) -> tuple[Path, ...]:
@@ -134,7 +154,7 @@ def _quiet_pillow() -> Iterator[None]:
 def _open(data: bytes, name: str) -> Image.Image:
     """The picture with its header read and its size refused if too large; HEIC is decoded already."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        _refuse_large(_webp_size(data), name)
+        _refuse_large(webp_size(data), name)
     is_heif = data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis")
     try:
         image = _open_heif(data, name) if is_heif else Image.open(io.BytesIO(data), formats=_known_formats())
@@ -143,27 +163,18 @@ def _open(data: bytes, name: str) -> Image.Image:
     except _BROKEN as error:
         raise PhotoError(f"{name} is no picture that can be read; save it as JPEG or PNG, or leave it out") from error
     _refuse_large(image.size, name)
+    _refuse_costly(image, data, name)
     return image
 
 
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """(width, height) by a WebP's header, 1 x 1 where it says nothing (RFC 9649, section 2).
-
-    Pillow's own answer comes late: older ones make the decoder first, which takes two canvases of that size.
-    """
-    kind, width, height = data[12:16], 0, 0
-    if kind == b"VP8X":
-        width, height = _little(data[24:27]) + 1, _little(data[27:30]) + 1
-    elif kind == b"VP8L":
-        both = _little(data[21:25])
-        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
-    elif kind == b"VP8 ":
-        width, height = _little(data[26:28]) & 0x3FFF, _little(data[28:30]) & 0x3FFF
-    return max(1, width), max(1, height)
-
-
-def _little(data: bytes) -> int:
-    return int.from_bytes(data, "little")
+def _refuse_costly(image: Image.Image, data: bytes, name: str) -> None:
+    """Small pictures that would take the memory or the time of enormous ones."""
+    if image.format in ("JPEG", "MPO") and jpeg_scans(data, MAX_SCANS + 1) > MAX_SCANS:
+        raise PhotoError(f"{name} is a JPEG of more than {MAX_SCANS} passes, which no camera writes; save it anew")
+    if image.format == "TIFF":
+        width, height = tiff_tile(data)
+        if width * height > max(_FAIR_TILE, 2 * image.width * image.height):
+            raise PhotoError(f"{name} is a TIFF whose tiles, {width} x {height} px, are far larger than it is; save it anew")
 
 
 def _known_formats() -> list[str]:
@@ -209,25 +220,38 @@ def _to_rgb(image: Image.Image) -> Pixels:
     """(height, width, 3) uint8 RGB of a decoded picture of any mode."""
     if image.mode.startswith(("I", "F")):
         return _from_deep_grey(np.asarray(image))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _ROWS):
+        strip = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        pixels[top : top + _ROWS] = np.asarray(_strip_to_rgb(strip))
+    return pixels
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, layers)
-    else:
-        image = _to_srgb(image)
-    return np.array(image.convert("RGB"))
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return _to_srgb(image).convert("RGB")
 
 
 def _from_deep_grey(values: NDArray[Any]) -> Pixels:
     """RGB of grey values deeper than 8 bits: 16-bit integers, or floats where 1 (or 255) is white."""
-    grey = np.nan_to_num(values.astype(np.float64))
-    top = float(grey.max(initial=0.0))
+    strips = [values[top : top + _ROWS] for top in range(0, len(values), _ROWS)]
+    top = max(float(_finite(strip).max(initial=0.0)) for strip in strips)
     if np.issubdtype(values.dtype, np.floating):
         scale = 255.0 if top <= 1.0 else 1.0
     else:
         scale = 1.0 if top <= 255 and values.dtype.itemsize > 2 else 1 / 257  # 65535 / 255
-    grey = np.clip(np.rint(grey * scale), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    pixels = np.empty((*values.shape, 3), np.uint8)
+    for place, strip in enumerate(strips):
+        grey = np.clip(np.rint(_finite(strip) * scale), 0, 255).astype(np.uint8)
+        pixels[place * _ROWS : (place + 1) * _ROWS] = grey[:, :, None]
+    return pixels
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from easyphoto.errors import LoraError, NotFound
 from easyphoto.families import Family
 from easyphoto.files import write_bytes
+from easyphoto.wording import one_line, shown
 
 UNET_PREFIX = "lora_unet"
 TEXT_PREFIX = "lora_te"
@@ -75,24 +76,28 @@ class LoraFile:
         """The factors of one module; a file without alpha means alpha = rank.
 
         Raises:
-            LoraError: One of the factors is missing.
+            LoraError: One of the factors is missing, or there is no rank to speak of.
         """
         down, up = self.tensors.get(f"{name}.{DOWN}"), self.tensors.get(f"{name}.{UP}")
         if down is None or up is None:
             missing = DOWN if down is None else UP
-            raise LoraError(f"the LoRA's module {name} has no {missing}; the file is of another kind or broken")
+            raise LoraError(f"the LoRA's module {one_line(name)} has no {missing}; the file is of another kind or broken")
         alpha = self.tensors.get(f"{name}.{ALPHA}")
-        return LoraModule(
-            down=down.astype(np.float32), up=up.astype(np.float32),
-            alpha=float(down.shape[0] if alpha is None else alpha.reshape(-1)[0]),
-        )  # fmt: skip
+        if down.ndim < 1 or down.shape[0] < 1 or (alpha is not None and alpha.size != 1):
+            raise LoraError(f"the LoRA's module {one_line(name)} has no rank or no single alpha; the file is broken")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as that
+            return LoraModule(
+                down=down.astype(np.float32), up=up.astype(np.float32),
+                alpha=float(down.shape[0] if alpha is None else alpha.reshape(-1)[0]),
+            )  # fmt: skip
 
     @property
     def family(self) -> Family | None:
         """The family its metadata names; None where it does not say."""
         spec = _object(self.metadata.get(SPEC_KEY, ""))
-        if spec.get("family") in {family.value for family in Family}:
-            return Family(spec["family"])
+        named = spec.get("family")
+        if isinstance(named, str) and named in {family.value for family in Family}:
+            return Family(named)
         version = self.metadata.get("ss_base_model_version", "")
         if version.startswith("sdxl_"):
             return Family.SDXL
@@ -102,7 +107,7 @@ class LoraFile:
 def _object(text: str) -> dict[str, Any]:
     try:
         loaded = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
@@ -141,7 +146,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Array]:
         entries = deserialize(data)  # type: ignore[no-untyped-call, unused-ignore]
         tensors = {name: _array(entry) for name, entry in entries}
     except (SafetensorError, ValueError) as error:
-        raise LoraError(f"{path} is no LoRA we can read, or is cut off ({error}); copy or train it again") from error
+        raise LoraError(f"{path} is no LoRA we can read, or is cut off ({one_line(error)}); copy or train it again") from error
     if not any(name.endswith(DOWN) for name in tensors):
         raise LoraError(f"{path} holds no LoRA (no tensor ends in {DOWN}); choose a file in kohya's format")
     return tensors
@@ -155,7 +160,7 @@ def _array(entry: Mapping[str, Any]) -> Array:
         wide = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
         return wide.view(np.float32).reshape(shape)
     if kind not in kinds:
-        raise ValueError(f"tensors of type {kind} are not LoRA weights")
+        raise ValueError(f"tensors of type {shown(kind)} are not LoRA weights")
     return np.frombuffer(data, dtype=np.dtype(kinds[kind]).newbyteorder("<")).reshape(shape)
 
 
@@ -207,21 +212,21 @@ def check_lora(file: LoraFile, shapes: Mapping[str, tuple[int, ...]] | None = No
 
 
 def _check_factors(name: str, module: LoraModule) -> None:
-    down, up = module.down, module.up
-    if down.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != module.rank or module.rank < 1:
-        raise LoraError(f"the LoRA's module {name} has factors {up.shape} and {down.shape} that do not fit; the file is broken")
+    down, up, label = module.down, module.up, one_line(name)
+    if down.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != module.rank or set(up.shape[2:]) - {1}:
+        raise LoraError(f"the LoRA's module {label} has factors {up.shape} and {down.shape} that do not fit; it is broken")
     if not (np.isfinite(down).all() and np.isfinite(up).all() and np.isfinite(module.alpha)):
-        raise LoraError(f"the LoRA's module {name} holds numbers that are not finite; train it again")
+        raise LoraError(f"the LoRA's module {label} holds numbers that are not finite; train it again")
 
 
 def _check_shape(name: str, module: LoraModule, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    shape = shapes.get(name)
+    shape, label = shapes.get(name), one_line(name)
     if shape is None:
-        raise LoraError(f"the LoRA changes {name}, which the base model does not have; choose the base model it was trained on")
+        raise LoraError(f"the LoRA changes {label}, which the base model does not have; choose the model it was trained on")
     got = (module.up.shape[0], *module.down.shape[1:])
     # Older trainers write a 1x1 convolution as a matrix and the other way round; both mean the same product.
     if _without_ones(got) != _without_ones(shape):
-        raise LoraError(f"the LoRA's module {name} has shape {got}, the base model's {shape}; they do not belong together")
+        raise LoraError(f"the LoRA's module {label} has shape {got}, the base model's {shape}; they do not belong together")
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

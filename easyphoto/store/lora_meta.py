@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from easyphoto.__version__ import __version__
 from easyphoto.specs import TrainSpec
-from easyphoto.store.codec import from_json, to_json
+from easyphoto.store.codec import loads, to_json
 from easyphoto.store.lora_file import BASE_VERSIONS, SPEC_KEY, Array, LoraFile, serialize
 
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
@@ -72,9 +72,22 @@ def kohya_metadata(spec: TrainSpec, facts: TrainingFacts) -> dict[str, str]:
 
 
 def spec_of(file: LoraFile) -> TrainSpec | None:
-    """The spec a LoRA of ours was trained with; None for a file of another maker."""
+    """The spec a LoRA of ours was trained with; None for a file of another maker.
+
+    Raises:
+        SpecError: What the file says of its spec is no spec.
+    """
     text = file.metadata.get(SPEC_KEY)
-    return None if text is None else from_json(TrainSpec, json.loads(text))
+    return None if text is None else loads(TrainSpec, text)
+
+
+def renamed(file: LoraFile, name: str) -> LoraFile:
+    """The same LoRA for a person who is called `name` now; a file of another maker stays as it is."""
+    spec = spec_of(file)
+    if spec is None:
+        return file
+    kept = json.dumps(to_json(replace(spec, person=name)), ensure_ascii=False, sort_keys=True)
+    return with_hashes(file.tensors, {**file.metadata, "ss_output_name": name, SPEC_KEY: kept})
 
 
 def with_hashes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> LoraFile:

@@ -78,8 +78,11 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    """The OpenAPI document."""
-    return JSONResponse(describe(request.app, service_of(request).options.limits))
+    """The OpenAPI document; made at the first request, which takes about a third of a second."""
+    state = request.app.state
+    if not hasattr(state, "described"):
+        state.described = JSONResponse(describe(request.app, service_of(request).options.limits)).body
+    return Response(state.described, media_type="application/json")
 
 
 def _view(template: Template) -> wire.TemplateView:
