@@ -28,7 +28,7 @@ def storage_error(path: Path, error: OSError) -> EasyPhotoError:
     return StorageError(f"{path} cannot be written: {reason}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, flushed: bool = True) -> None:
     """Write `data` to `path` in one atomic step; a file that was there is replaced.
 
     A crash or a full disk leaves the old file (or none), never half of the new one. The temporary file lies in the
@@ -37,6 +37,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Args:
         path: Where the file shall lie; its folder must exist.
         data: The whole content.
+        flushed: Wait until the disk has it. Without, a power cut may take the file or leave it empty; a crash of ours does not.
 
     Raises:
         StorageError: The disk is full, read-only or closed to us.
@@ -48,9 +49,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _flush_folder(path.parent)
+        if flushed:
+            _flush_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
@@ -58,9 +61,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, flushed: bool = True) -> None:
     """Write `text` as UTF-8 with its line ends untouched, the way `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), flushed)
 
 
 def _flush_folder(folder: Path) -> None:

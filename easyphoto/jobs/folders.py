@@ -150,10 +150,13 @@ class QueueFolder:
         return slip, order
 
     def write_end(self, end: End) -> End:
-        """Write down how the job ended, once: an end that is there already stays, and is returned."""
+        """Write down how the job ended, once: an end that is there already stays, and is returned.
+
+        That a job is done is told by its result's folder too, which has been flushed: its end need not be.
+        """
         known = self.read_end()
         if known is None:
-            write_text(self.end, dumps(end))
+            write_text(self.end, dumps(end), flushed=end.state is not JobState.DONE)
         return known or end
 
     def read_end(self) -> End | None:

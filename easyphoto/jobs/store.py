@@ -122,7 +122,10 @@ class JobStore:
         folder = self.folder(slip.id)
         try:
             put_in_place(making, folder)
-            job = self.database.write(lambda connection: _enter(connection, Entry(slip=slip, order=new.order)))
+            # The folder is flushed; a row that a power cut takes is made anew from it.
+            job = self.database.write(
+                lambda connection: _enter(connection, Entry(slip=slip, order=new.order)), durable=False
+            )
         except EasyPhotoError:
             for path in (making, folder):
                 with suppress(EasyPhotoError):

@@ -26,7 +26,7 @@ from easyphoto.settings import Settings, calm_threads
 
 logger = logging.getLogger(__name__)
 
-_NICENESS = 5
+_NICENESS = 10
 _LOCK_PAUSE = 0.05
 
 

@@ -208,7 +208,7 @@ def test_the_worker_goes_with_its_parent_and_its_job_waits_again(store: JobStore
 def test_the_worker_steps_back_behind_a_server(home: Path, store: JobStore) -> None:
     with worker(home) as process:
         ended(store, drill(store))
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 def claimed(store: JobStore, **said) -> Job:
@@ -431,7 +431,7 @@ def test_an_end_on_a_full_disk_is_written_when_there_is_room(
     def write_end(folder: QueueFolder, end: End) -> End:
         if len(refused) < 2:
             refused.append(end)
-            monkeypatch.setattr(os, "fsync", full)
+            monkeypatch.setattr(Path, "replace", full)
         else:
             monkeypatch.undo()
         return real(folder, end)
