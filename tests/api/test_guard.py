@@ -135,7 +135,7 @@ def test_a_foreign_name_for_this_machine_is_refused(rig: Rig, host: str) -> None
 
 
 def test_this_machines_names_are_known(rig: Rig) -> None:
-    for host in ("localhost", f"localhost:{rig.port}", "127.0.0.1", "[::1]:80", "LOCALHOST"):
+    for host in ("localhost", f"localhost:{rig.port}", "127.0.0.1", "[::1]:80", "LOCALHOST", f"{EVERYWHERE}:7860"):
         assert rig.mine.get("/health", headers={"Host": host}).status_code == 200
 
 
