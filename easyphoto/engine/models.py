@@ -103,13 +103,31 @@ def resolve_device(device: str) -> str:
 def _load_parts(folder: Path, dtype: Any) -> tuple[Any, Any, Any, Any]:  # noqa: ANN401
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     unet = _load_network(UNet2DConditionModel, folder / "unet", torch_dtype=dtype, low_cpu_mem_usage=False)
     vae = _load_network(AutoencoderKL, folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     with _no_progress():
-        text_encoder = _load_network(CLIPTextModel, folder / "text_encoder", dtype=dtype)
-    return unet, vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        text_encoder = _load_text_encoder(folder / "text_encoder", dtype)
+    return unet, vae, text_encoder, CLIPTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
+
+
+def _load_text_encoder(folder: Path, dtype: Any) -> Any:  # noqa: ANN401
+    """CLIP's text encoder; transformers 5 named its parameters anew, 4 (beside an older torch) gets the old names."""
+    import transformers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if int(transformers.__version__.split(".", maxsplit=1)[0]) >= 5:
+        return _load_network(CLIPTextModel, folder, dtype=dtype)
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    named = {name if name.startswith("text_model.") else f"text_model.{name}": tensor for name, tensor in tensors.items()}
+    network = CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
+    missing = network.load_state_dict(named, strict=False).missing_keys
+    if any(not name.endswith("position_ids") for name in missing):
+        raise ValueError(f"{len(missing)} weights are missing in {folder.name}")
+    return network.to(dtype)
 
 
 def _load_network(kind: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ import numpy as np
 
 from easyphoto.imaging import masks
 from easyphoto.imaging.blend import alpha_blend
+from easyphoto.imaging.guided import guided_filter
 from easyphoto.records import Face, Photo
 
 _LEAST_WIDTH = 60.0
@@ -35,7 +36,7 @@ class ClassicalRetoucher:
             return photo
         picture = photo.pixels.astype(np.float32) / 255
         fine = cv2.GaussianBlur(picture, (0, 0), max(0.6, _TEXTURE * width))
-        form = cv2.ximgproc.guidedFilter(fine, fine, max(2, round(_BLEMISH * width)), _EDGE)
+        form = guided_filter(fine, fine, max(2, round(_BLEMISH * width)), _EDGE)
         evened = picture - min(strength, 1.0) * (fine - form)
         skin = masks.feather_inside(masks.skin_mask(face, picture.shape[:2]), 0.03 * width)
         pixels = np.clip(np.rint(evened * 255), 0, 255).astype(np.uint8)

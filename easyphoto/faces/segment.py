@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from easyphoto.faces.graphs import SelfieGraph, is_installed
+from easyphoto.imaging.guided import guided_filter
 from easyphoto.records import Floats, Photo
 
 __all__ = ["MediaPipeSegmenter", "is_installed"]
@@ -30,7 +30,7 @@ class MediaPipeSegmenter:
         rough = self._graph.run(photo.pixels)
         radius = max(2, round(_GUIDE_SHARE * max(rough.shape)))
         guide = photo.pixels.astype(np.float32) / 255
-        fine = cv2.ximgproc.guidedFilter(guide, rough, radius, _GUIDE_SMOOTHNESS)
+        fine = guided_filter(guide, rough, radius, _GUIDE_SMOOTHNESS)
         return np.asarray(np.clip((fine - _LOW) / (_HIGH - _LOW), 0, 1), np.float32)
 
     def close(self) -> None:

@@ -35,6 +35,11 @@ class EngineContract:
     """Subclass with fixtures `engine` (an Engine with all four ControlNets) and `lora` (path of a LoRA that fits)."""
 
     side = 64
+    tolerance = 0
+    """Levels by which two pictures of one job may differ; what is promised is 1."""
+
+    def same(self, one: Pixels, other: Pixels) -> bool:
+        return bool(np.abs(one.astype(int) - other).max() <= self.tolerance)
 
     @pytest.fixture()
     def job(self) -> InpaintJob:
@@ -81,7 +86,7 @@ class EngineContract:
         alone = engine.inpaint(job)
         other = replace(job, seed=9, prompt="another", conditions=job.conditions[:1], loras=(LoraUse(path=lora, weight=1.0),))
         assert (engine.inpaint(other) != alone).any()
-        assert (engine.inpaint(job) == alone).all()
+        assert self.same(engine.inpaint(job), alone)
 
     def test_a_lora_counts_by_its_weight(self, engine: Engine, job: InpaintJob, lora: Path) -> None:
         plain = engine.inpaint(job)
@@ -90,13 +95,13 @@ class EngineContract:
         none = engine.inpaint(replace(job, loras=(LoraUse(path=lora, weight=0.0),)))
         assert (full != plain).any()
         assert (half != full).any()
-        assert (none == plain).all()
+        assert self.same(none, plain)
 
     def test_a_missing_lora_is_refused_and_the_next_job_runs(self, engine: Engine, job: InpaintJob, tmp_path: Path) -> None:
         plain = engine.inpaint(job)
         with pytest.raises(EasyPhotoError, match="nobody"):
             engine.inpaint(replace(job, loras=(LoraUse(path=tmp_path / "nobody.safetensors"),)))
-        assert (engine.inpaint(job) == plain).all()
+        assert self.same(engine.inpaint(job), plain)
 
     def test_steps_are_told_and_counted(self, engine: Engine, job: InpaintJob) -> None:
         told: list[tuple[int, int]] = []
@@ -120,7 +125,7 @@ class EngineContract:
         with pytest.raises(Cancelled):
             engine.inpaint(job, stop_at_two)
         assert told == [1, 2]
-        assert (engine.inpaint(job) == plain).all()
+        assert self.same(engine.inpaint(job), plain)
 
     def test_a_picture_from_words(self, engine: Engine) -> None:
         job = TextJob(width=self.side, height=self.side + 32, prompt="a woman", steps=4, guidance=3.0)
@@ -129,7 +134,7 @@ class EngineContract:
         assert drawn.shape == (self.side + 32, self.side, 3)
         assert drawn.dtype == np.uint8
         assert told == [1, 2, 3, 4]
-        assert (engine.text(job) == drawn).all()
+        assert self.same(engine.text(job), drawn)
         assert (engine.text(replace(job, seed=5)) != drawn).any()
 
 
