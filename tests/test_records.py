@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from easyphoto import errors
 from easyphoto.errors import EasyPhotoError, InputError, PhotoError, SpecError
 from easyphoto.families import PROFILES, Family
 from easyphoto.records import Box, Condition, ConditionKind, InpaintJob, LoraUse, Photo
@@ -78,9 +79,7 @@ def test_every_family_has_a_profile_that_makes_a_valid_training(family: Family) 
 
 
 def test_every_error_has_a_code_of_its_own_and_a_status() -> None:
-    kinds = [EasyPhotoError]
-    for kind in kinds:
-        kinds.extend(kind.__subclasses__())
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, EasyPhotoError)]
     codes = [kind.code for kind in kinds]
     assert len(set(codes)) == len(codes)
     assert all(kind.exit_status > 0 and 400 <= kind.http_status < 600 for kind in kinds)
