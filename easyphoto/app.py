@@ -21,7 +21,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import photo_files, save_png
 from easyphoto.orders import CheckOrder, TrainOrder
-from easyphoto.records import PreparedSet
+from easyphoto.records import Pixels, PreparedSet
 from easyphoto.settings import Settings
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult
 from easyphoto.store.paths import check_name, owner_home, person_id
@@ -54,6 +54,8 @@ class Watch:
     cancel: threading.Event = field(default_factory=threading.Event)
     gpu: Callable[[], AbstractContextManager[None]] = nullcontext
     """Held while the GPU is used; what needs none goes on without."""
+    show: Callable[[str, Pixels], None] | None = None
+    """Shown each face of a portrait after every stage."""
 
 
 @contextmanager
@@ -196,10 +198,11 @@ class App:
     def portraits(self, request: PortraitRequest, watch: Watch | None = None) -> tuple[PortraitResult, ...]:
         """Put the request's people into its template; one result for each of `request.count`."""
         from easyphoto.portrait.pipeline import run
+        from easyphoto.portrait.progress import show_nobody
 
         watch = watch or Watch()
         with watch.gpu():
-            return run(request, self.engine, self.tools, watch.listener)
+            return run(request, self.engine, self.tools, watch.listener, watch.show or show_nobody)
 
 
 def save_results(results: Sequence[PortraitResult], folder: Path, label: str) -> tuple[Path, ...]:

@@ -6,12 +6,14 @@ import errno
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import closing
 from types import FrameType, TracebackType
 
 import uvicorn
 
 from easyphoto.api.application import create_app
+from easyphoto.api.front import AddPages, with_pages
 from easyphoto.api.options import ApiOptions
 from easyphoto.api.service import Service
 from easyphoto.api.webhooks import Dispatcher, WebhookOptions
@@ -93,8 +95,21 @@ def address(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/easyphoto/v1"
 
 
-def run(settings: Settings, options: ApiOptions, listening: socket.socket, log_requests: bool = False) -> None:
+Pages = Callable[[Service], AddPages]
+"""Makes pages that show what a service has."""
+
+
+def run(
+    settings: Settings, options: ApiOptions, listening: socket.socket, log_requests: bool = False, pages: Pages | None = None
+) -> None:
     """Serve until SIGTERM or Ctrl-C, then end in order: streams, answers, webhooks, worker; its job goes on next time.
+
+    Args:
+        settings: Whose home and models.
+        options: How it is served.
+        listening: From `listen`.
+        log_requests: Write a line for each request.
+        pages: What is shown at every path that is not ours.
 
     Raises:
         StorageError: The home cannot be written.
@@ -104,6 +119,7 @@ def run(settings: Settings, options: ApiOptions, listening: socket.socket, log_r
     companions = Companions(settings, options, store)
     with closing(Service(settings, options, store, companions.worker_alive)) as service:
         app = create_app(service, background=companions)
+        app = app if pages is None else with_pages(app, options, pages(service))
         # uvicorn's own log of requests holds their queries; the guard writes one without.
         config = uvicorn.Config(
             app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,

@@ -13,6 +13,10 @@ from easyphoto.cli.commands import print_json, settings_of
 from easyphoto.store.codec import to_json
 
 if TYPE_CHECKING:
+    from easyphoto.api.front import AddPages
+    from easyphoto.api.options import ApiOptions
+    from easyphoto.api.process import Pages
+    from easyphoto.api.service import Service
     from easyphoto.api.tokens import TokenStore
 
 Arguments = argparse.Namespace
@@ -33,6 +37,7 @@ def _serve(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--reads-per-second", type=float, help="of each token; 0: no limit (default: 50)")
     verb.add_argument("--jobs-per-second", type=float, help="of each token; 0: no limit (default: 5)")
     verb.add_argument("--log-requests", action="store_true", help="print a line for each request")
+    verb.add_argument("--no-tabs", action="store_true", help="the routes alone, no pages")
     verb.add_argument("--print-openapi", action="store_true", help="print the OpenAPI document and end")
     verb.set_defaults(run=serve)
 
@@ -50,6 +55,7 @@ def _tokens(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> N
 
 def serve(arguments: Arguments, _cancel: threading.Event) -> int:
     """Serve until somebody ends it."""
+    from easyphoto.api.application import ROOT
     from easyphoto.api.options import ApiOptions, Rates
     from easyphoto.api.process import address, listen, run
 
@@ -64,9 +70,35 @@ def serve(arguments: Arguments, _cancel: threading.Event) -> int:
         rates=Rates(**{name: value for name, value in said.items() if value is not None}),
     )  # fmt: skip
     with listen(options) as listening:
-        print(f"easyphoto: {address(listening)} ({_about_token(settings.home, options.no_auth)})", flush=True)
-        run(settings, options, listening, arguments.log_requests)
+        where = address(listening)
+        print(f"easyphoto: {where} ({_about_token(settings.home, options.no_auth)})", flush=True)
+        pages = None if arguments.no_tabs else _tabs(options)
+        if pages:
+            print(f"tabs: {where.removesuffix(ROOT + '/v1')}/", flush=True)
+        run(settings, options, listening, arguments.log_requests, pages)
     return 0
+
+
+def _tabs(options: ApiOptions) -> Pages | None:
+    """The tabs as pages of the server, behind its token; None, told, where Gradio is not installed."""
+    from easyphoto.api.tokens import TokenStore
+    from easyphoto.app import App
+    from easyphoto.work import LOCAL_OWNER
+
+    try:
+        from easyphoto.ui.serving import mount
+    except ImportError as error:
+        print(f"tabs: not shown, {error.name} is not installed (pip install gradio)", flush=True)
+        return None
+    from easyphoto.ui.studio import Studio
+
+    def pages(service: Service) -> AddPages:
+        tokens = TokenStore(service.settings.home)
+        studio = Studio(App(service.settings), service.store, options.models)
+        may_enter = None if options.no_auth else lambda _name, token: tokens.owner(token) == LOCAL_OWNER
+        return lambda app: mount(app, studio, may_enter=may_enter)
+
+    return pages
 
 
 def _about_token(home: Path, no_auth: bool) -> str:

@@ -18,6 +18,7 @@ from easyphoto.jobs.results import ResultFolder, safe_stem
 from easyphoto.marking import Claims, MarkingSettings
 from easyphoto.marking.marks import judge, mark, ready
 from easyphoto.orders import CheckOrder, DrillOrder, PortraitOrder, TrainOrder
+from easyphoto.records import Pixels
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, PortraitSettings
 from easyphoto.training.launch import find_begun, wait_for_worker
 from easyphoto.work import FaceScore, Job, JobKind, JobResult, Missed, Picture
@@ -109,7 +110,7 @@ class _Portraits:
         """Make the pictures of one template, or note why there are none."""
         settings = {item.name: getattr(self.order, item.name) for item in dataclasses.fields(PortraitSettings)}
         # The gate is held for all of them already.
-        watch = dataclasses.replace(self.desk.watch, gpu=nullcontext)
+        watch = dataclasses.replace(self.desk.watch, gpu=nullcontext, show=None if self.marking.safety else self._show)
         try:
             photo = load_photo(self.desk.input(template))
             request = PortraitRequest(**settings, template=photo, people=self.people)
@@ -145,12 +146,15 @@ class _Portraits:
                 warnings=result.warnings, safety=verdict,
             )
         )  # fmt: skip
-        # A picture to look at while the others are made; the listener copies it under its own name.
+        self._show("finished", result.picture.pixels)
+
+    def _show(self, stage: str, pixels: Pixels) -> None:
+        """A picture to look at while the others are made; the listener copies it under its own name."""
         shown = self.desk.turn.folder.root / ".shown.jpg"
-        save_jpeg(shown, result.picture.pixels)
-        done = len(self.pictures)
+        with suppress(StorageError):  # worth no failure: a full disk is met where something is written that counts
+            save_jpeg(shown, pixels)
         total = len(self.order.templates) * self.order.count
-        self.desk.listen(Event(kind="sample", stage="finished", step=done, total=total, path=str(shown)))
+        self.desk.listen(Event(kind="sample", stage=stage, step=len(self.pictures), total=total, path=str(shown)))
         shown.unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.portrait import finishing, outcome, stages
 from easyphoto.portrait.plan import PortraitPlan, Scene, Slot, make_plan, make_scene, with_face
 from easyphoto.portrait.pose import pose_map
-from easyphoto.portrait.progress import Progress
+from easyphoto.portrait.progress import Progress, Show, show_nobody
 from easyphoto.portrait.references import Materials, fuse_reference, load_materials
 from easyphoto.records import LoraUse, Photo, Pixels
 from easyphoto.specs import PortraitRequest, PortraitResult
@@ -31,7 +31,9 @@ class Studio:
     tools: FaceTools
 
 
-def run(request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Listener = ignore) -> tuple[PortraitResult, ...]:
+def run(
+    request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Listener = ignore, show: Show = show_nobody
+) -> tuple[PortraitResult, ...]:
     """Make the pictures of a request; picture i uses seed + i.
 
     Args:
@@ -39,6 +41,7 @@ def run(request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Li
         engine: Paints.
         tools: Find, compare and fuse faces.
         listener: Told of every step; may raise Cancelled.
+        show: Shown each face after every stage that changed it.
 
     Raises:
         TemplateError: See `plan.make_plan`.
@@ -47,7 +50,7 @@ def run(request: PortraitRequest, engine: Engine, tools: FaceTools, listener: Li
         NotFound: A file of a person is gone.
         PhotoError: A person's reference cannot be used any more.
     """
-    progress = Progress(listener)
+    progress = Progress(listener, show=show)
     with progress.stage("plan"):
         plan = make_plan(request, engine, tools)
         people = tuple(load_materials(slot.person, tools) for slot in plan.slots)
@@ -88,9 +91,11 @@ def _paint(studio: Studio, scene: Scene, slot: Slot, person: Materials, seed: in
             likeness = studio.tools.fuser.fused_face(source, crop.face)
         pose = pose_map(crop, likeness, scene.first_size)
         scene = with_face(scene, likeness)
+        progress.show("fused", fused)
     with progress.stage("first pass"):
         job = stages.first_job(scene, fused, pose, words, studio.plan.first)
         first = stages.resize(studio.engine.inpaint(job, progress.step), crop.photo.width)
+        progress.show("first pass", first)
     with progress.stage("fuse again"):
         toned = finishing.match_tone(scene, first) if request.color_shift_first else first
         held = _fused(studio, scene, slot, person, toned, request.fuse_after)
@@ -98,6 +103,7 @@ def _paint(studio: Studio, scene: Scene, slot: Slot, person: Materials, seed: in
     if studio.plan.second:
         with progress.stage("second pass"):
             held = studio.engine.inpaint(stages.second_job(scene, held, words, studio.plan.second), progress.step)
+        progress.show("second pass", held)
         steps.append(("second pass", held))
     with progress.stage("paste back"):
         steps.append(("result", finishing.match_tone(scene, held) if request.color_shift_last else held))

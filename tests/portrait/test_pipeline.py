@@ -204,3 +204,11 @@ def test_a_small_picture_with_a_small_face(
         pytest.skip("this template's face is too small for the test")
     (result,) = run(PortraitRequest(template=small, people=(person,)), engine, tools)
     assert result.picture.pixels.shape == small.pixels.shape
+
+
+def test_every_stage_of_every_face_can_be_looked_at(template: Photo, person: Person, tools: FaceTools) -> None:
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    asked = PortraitRequest(template=template, people=(person,), count=2)
+    run(asked, FakeEngine(), tools, show=lambda stage, pixels: seen.append((stage, pixels.shape)))
+    assert [stage for stage, _ in seen] == ["fused", "first pass", "second pass"] * 2
+    assert len({shape for _, shape in seen}) == 1

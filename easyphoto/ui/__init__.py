@@ -1,0 +1,1 @@
+"""The tabs Train, Inference, People and History: inside a WebUI, or by themselves. Gradio is imported in this room alone."""

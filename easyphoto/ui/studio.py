@@ -1,0 +1,256 @@
+"""Everything the tabs do, without any tab: photos and wishes become jobs of the queue, jobs become views, people are kept."""
+
+from __future__ import annotations
+
+import filecmp
+import glob
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from threading import Lock
+
+from easyphoto.app import App
+from easyphoto.engine.detect import detect_family
+from easyphoto.errors import Conflict, EasyPhotoError, NotFound
+from easyphoto.families import Family
+from easyphoto.imaging.io import load_photo
+from easyphoto.jobs.store import Input, JobQuery, JobStore, NewJob
+from easyphoto.orders import CheckOrder, Order, PortraitOrder, TrainOrder
+from easyphoto.privacy.erase import Erased, erase_person
+from easyphoto.records import Face, Photo
+from easyphoto.specs import Person
+from easyphoto.store.paths import person_id
+from easyphoto.store.templates import Template, list_templates
+from easyphoto.training.launch import find_resumable
+from easyphoto.ui.story import Stories, View
+from easyphoto.work import Job, JobKind, JobState
+
+_PAGES = 512
+"""Open pages whose last jobs are known."""
+_SHOWN_FOR = timedelta(hours=12)
+"""How long a page that is opened anew still shows a job that has ended."""
+_KINDS = {TrainOrder: JobKind.TRAINING, PortraitOrder: JobKind.PORTRAITS, CheckOrder: JobKind.CHECK}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A base model that people can be trained on."""
+
+    id: str
+    family: Family
+    path: Path
+
+
+class Studio:
+    """One owner's people, jobs and results, as the tabs see them."""
+
+    def __init__(self, app: App, store: JobStore | None = None, models: Path | None = None) -> None:
+        self.app = app
+        self.store = store or JobStore(app.settings.home)
+        self.stories = Stories(self.store.events)
+        self._models = models
+        self._families: dict[Path, Family | None] = {}
+        self._last: OrderedDict[tuple[str, JobKind], str] = OrderedDict()
+        self._clicks = Lock()
+        self._copies: dict[str, set[Path]] = {}
+
+    @property
+    def owner(self) -> str:
+        """Whose all this is."""
+        return self.app.owner
+
+    def people(self) -> tuple[Person, ...]:
+        """Everybody who was trained, by name."""
+        return self.app.people.list()
+
+    def templates(self) -> tuple[Template, ...]:
+        """The gallery; empty where there is none."""
+        with suppress(NotFound):
+            return list_templates(self.app.settings.templates)
+        return ()
+
+    def models(self) -> tuple[BaseModel, ...]:
+        """The base models that are installed, the settings' own first."""
+        own = self.app.settings.base_model
+        others = sorted(self._models.iterdir()) if self._models is not None and self._models.is_dir() else []
+        found = [self._model(path) for path in (own, *(path for path in others if path != own))]
+        named = {model.id: model for model in reversed([model for model in found if model is not None])}
+        return tuple(reversed(named.values()))
+
+    def model(self, identifier: str | None = None) -> BaseModel:
+        """A base model, the settings' own for None; NotFound if it is none of ours."""
+        for model in self.models():
+            if identifier in (None, "", model.id):
+                return model
+        known = ", ".join(model.id for model in self.models()) or "none"
+        raise NotFound(f"there is no base model {identifier!r}; there are: {known}")
+
+    @property
+    def family(self) -> Family:
+        """Of the settings' own base model; SD1.5 where it is none of ours."""
+        models = self.models()
+        return models[0].family if models else Family.SD15
+
+    def faces(self, path: Path) -> tuple[Photo, tuple[Face, ...]]:
+        """A picture and the faces in it from left to right; raises PhotoError."""
+        photo = load_photo(path)
+        return photo, self.app.tools.faces(photo)
+
+    def submit(self, order: Order, inputs: Sequence[Input] = (), page: str = "") -> Job:
+        """Hand in a job; a page whose last job of this kind has not ended gets that one, so that twenty clicks make one job."""
+        key = (page, _KINDS[type(order)])
+        with self._clicks:
+            last = self._unended(self._last.get(key)) if page else None
+            if last is not None:
+                return last
+            job = self.store.submit(NewJob(order=order, owner=self.owner), inputs)
+            self._last[key] = job.id
+            while len(self._last) > _PAGES:
+                self._last.popitem(last=False)
+            return job
+
+    def resume(self, job_id: str, page: str = "") -> Job:
+        """Go on with a training that was stopped or broke off.
+
+        Raises:
+            NotFound: The photos of that training are gone.
+            Conflict: It has not ended.
+        """
+        job, order = self.job(job_id), self.store.order(job_id)
+        if not isinstance(order, TrainOrder):
+            raise NotFound("this was no training; start one in the Train tab")
+        if not job.state.ended:
+            raise Conflict("this training has not ended; stop it first")
+        folder = self.store.folder(job_id)
+        if not all((folder / path).is_file() for path in order.photos):
+            raise NotFound("the photos of this training are not kept any more; hand them in again")
+        inputs = [Input(name=path.relative_to("inputs").as_posix(), data=folder / path) for path in order.photos]
+        return self.submit(replace(order, resume=True), inputs, page)
+
+    def note_copies(self, name: str, files: Iterable[Path]) -> None:
+        """Remember files outside of the home that hold something of a person: uploads, exported parcels."""
+        with self._clicks:
+            self._copies.setdefault(person_id(name), set()).update(files)
+
+    def erase(self, name: str, results: bool) -> Erased:
+        """Remove everything of a person, and the copies that these tabs know of.
+
+        Raises:
+            NotFound: There is nothing of anybody of that name.
+            Conflict: A job of theirs does not stop.
+            StorageError: Something cannot be removed.
+        """
+        erased = erase_person(self.app, self.store, name, results=results)
+        with self._clicks:
+            copies = self._copies.pop(person_id(name), set())
+        for path in copies:
+            for copy in (*twins(path), path):
+                with suppress(OSError):
+                    copy.unlink(missing_ok=True)
+        self.stories.forget()
+        return erased
+
+    def stop(self, job_id: str) -> Job:
+        """Ask a job to stop."""
+        return self.store.cancel(job_id, self.owner)
+
+    def job(self, job_id: str) -> Job:
+        """A job of this owner; NotFound."""
+        return self.store.get(job_id, self.owner)
+
+    def order(self, job_id: str) -> Order:
+        """What was ordered; NotFound where nobody knows any more."""
+        self.job(job_id)
+        return self.store.order(job_id)
+
+    def forget(self, job_id: str) -> tuple[Path, ...]:
+        """Remove an ended job with its result; returns what was removed."""
+        removed: tuple[Path, ...] = ()
+        with suppress(NotFound):
+            removed += self.store.forget_result(job_id, self.owner)
+        with suppress(NotFound, Conflict):
+            removed += self.store.forget([self.job(job_id).id])
+        return removed
+
+    def view(self, job_id: str) -> View:
+        """A job as it stands now; NotFound if there is none."""
+        job = self.job(job_id)
+        story = self.stories.of(job_id)
+        result = None
+        if job.state is JobState.DONE:
+            with suppress(NotFound):
+                result = self.store.result(job_id, self.owner)
+        before = self._before(job) if job.state is JobState.QUEUED else 0
+        return View(job=job, story=story, before=before, result=result, can_resume=self._can_resume(job))
+
+    def current(self, kind: JobKind) -> Job | None:
+        """The job of this kind that a page shows when it is opened: one that is under way, else one that ended lately."""
+        for state in (JobState.RUNNING, JobState.QUEUED):
+            jobs = self.store.list(JobQuery(owner=self.owner, kind=kind, state=state, limit=1))
+            if jobs:
+                return jobs[0]
+        jobs = self.store.list(JobQuery(owner=self.owner, kind=kind, limit=1))
+        lately = (datetime.now(timezone.utc) - _SHOWN_FOR).isoformat()
+        return jobs[0] if jobs and (jobs[0].ended or "") > lately else None
+
+    def file(self, job_id: str, name: str) -> Path:
+        """One of the pictures a job made on its way; NotFound."""
+        self.job(job_id)
+        return inside(self.store.folder(job_id), name)
+
+    def result_file(self, job_id: str, name: str) -> Path:
+        """One of a result's files; NotFound."""
+        return inside(self.store.result_folder(job_id, self.owner), name)
+
+    def _unended(self, job_id: str | None) -> Job | None:
+        with suppress(NotFound):
+            job = self.job(job_id) if job_id else None
+            return job if job is not None and not job.state.ended else None
+        return None
+
+    def _before(self, job: Job) -> int:
+        waiting = self.store.list(JobQuery(state=JobState.QUEUED, limit=1000))
+        earlier = sum((-other.priority, other.created) < (-job.priority, job.created) for other in waiting)
+        return earlier + len(self.store.list(JobQuery(state=JobState.RUNNING)))
+
+    def _can_resume(self, job: Job) -> bool:
+        if job.kind is not JobKind.TRAINING or job.state not in (JobState.CANCELLED, JobState.FAILED) or not job.person:
+            return False
+        with suppress(EasyPhotoError):
+            return find_resumable(self.app.people, job.person) is not None and (self.store.folder(job.id) / "inputs").is_dir()
+        return False
+
+    def _model(self, path: Path) -> BaseModel | None:
+        if path not in self._families:
+            self._families[path] = None
+            with suppress(EasyPhotoError):
+                self._families[path] = detect_family(path)
+        family = self._families[path]
+        return None if family is None else BaseModel(id=path.name, family=family, path=path)
+
+
+def twins(path: Path) -> Iterator[Path]:
+    """Copies of an uploaded or offered file: Gradio keeps each under its own name in a folder of its own."""
+    rooms = {path.parent.parent, Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")}
+    for room in rooms if path.is_file() else ():
+        for other in room.glob(f"*/{glob.escape(path.name)}"):
+            with suppress(OSError):
+                if other != path and filecmp.cmp(other, path, shallow=False):
+                    yield other
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of that name in a folder itself.
+
+    Raises:
+        NotFound: There is none, or the name leads elsewhere.
+    """
+    path = folder / name
+    if Path(name).name != name or path.is_symlink() or not path.is_file():
+        raise NotFound(f"there is no file {name[:80]!r} any more; reload the page")
+    return path
