@@ -59,7 +59,7 @@ def running(store: JobStore, options: WebhookOptions = EAGER) -> Iterator[Dispat
         dispatcher.stop()
 
 
-def wait_for(true: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
     began = time.monotonic()
     while not true():
         assert time.monotonic() - began < seconds, "it did not happen"
