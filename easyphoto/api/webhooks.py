@@ -129,9 +129,10 @@ class Dispatcher:
 
     def _ready(self) -> list[Delivery]:
         """What is to be told now, marked as under way; at most a few for each free place, the oldest first."""
-        pending = self._store.pending_webhooks()
         now = self._clock()
         with self._guard:
+            # Under the guard: a delivery is written down before it stops being busy, so none is seen as neither.
+            pending = self._store.pending_webhooks()
             self._due = {item.job.id: self._due[item.job.id] for item in pending if item.job.id in self._due}
             waiting = [item for item in pending if item.job.id not in self._busy and self._due.get(item.job.id, now) <= now]
             chosen = waiting[: max(0, 2 * _AT_ONCE - len(self._busy))]
