@@ -23,6 +23,11 @@ from easyphoto.work import Failure, Job, JobProgress, JobResult, JobState
 
 MOST_ATTEMPTS = 6
 """A job whose runner was killed so often while it ran is given up: it may be what kills it."""
+_SAME_PERSON = (
+    "kind = 'training' AND EXISTS (SELECT 1 FROM jobs AS other WHERE other.id IN ({marks}) AND other.kind = 'training'"
+    " AND other.owner = jobs.owner AND other.people = jobs.people)"
+)
+"""Two trainings of one person run one after the other, or the later one may publish first and the earlier one be refused."""
 WAITING = "waiting for the GPU"
 """The stage of a job that another one keeps from the GPU."""
 
@@ -66,9 +71,9 @@ class Turns:
         marks = ", ".join("?" * len(busy))
         sql = (
             f"SELECT * FROM jobs WHERE state = 'queued' AND id = coalesce(?, id) AND id NOT IN ({marks})"  # noqa: S608 (marks)
-            " ORDER BY priority DESC, seq LIMIT 1"
+            f" AND NOT ({_SAME_PERSON.format(marks=marks)}) ORDER BY priority DESC, seq LIMIT 1"
         )
-        row = connection.execute(sql, (only, *busy)).fetchone()
+        row = connection.execute(sql, (only, *busy, *busy)).fetchone()
         if row is None:
             return None
         job = job_of(row)

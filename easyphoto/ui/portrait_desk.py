@@ -17,7 +17,7 @@ from easyphoto.store.templates import get_template
 from easyphoto.ui import cards, history, panels
 from easyphoto.ui.desk import NOBODY, Change, Page, Values, handler, knob_values, named
 from easyphoto.ui.history import Entry, entries_of
-from easyphoto.ui.knobs import PORTRAIT_KNOBS
+from easyphoto.ui.knobs import PORTRAIT_KNOBS, widened
 from easyphoto.ui.names import read_list
 from easyphoto.ui.ordering import PortraitForm, form_of, portrait_order
 from easyphoto.ui.story import View
@@ -177,7 +177,8 @@ class PortraitDesk:
             for number, (control, name) in enumerate(zip(PEOPLE, people))
         }
         return {
-            **shown, **named("portrait", form.values), "portrait_second": form.second, "portrait_stages": form.stages,
+            **shown, **named("portrait", _wide_enough(form.values)),
+            "portrait_second": form.second, "portrait_stages": form.stages,
             "portrait_chosen": json.dumps(form.gallery), "portrait_gallery": self.gallery(form.gallery), "portrait_faces": "",
             "portrait_source": GALLERY,
         }  # fmt: skip
@@ -250,6 +251,16 @@ class PortraitDesk:
         with suppress(NotFound):
             return self._studio.view(job_id) if job_id else None
         return None
+
+
+def _wide_enough(values: Mapping[str, Any]) -> Values:
+    """Values of knobs, with the range where an order made elsewhere goes beyond the control's."""
+    found: Values = dict(values)
+    for knob in PORTRAIT_KNOBS:
+        wide = widened(knob, values[knob.name])
+        if wide != knob:
+            found[knob.name] = Change(value=values[knob.name], minimum=wide.low, maximum=wide.high)
+    return found
 
 
 def shown_entry(studio: Studio, thumbs: Thumbs, entry: Entry, longest: int) -> str | None:

@@ -227,9 +227,11 @@ class Studio:
 
     def _model(self, path: Path) -> BaseModel | None:
         if path not in self._families:
-            self._families[path] = None
-            with suppress(EasyPhotoError):
-                self._families[path] = detect_family(path)
+            try:
+                family: Family | None = detect_family(path)
+            except EasyPhotoError:
+                family = None
+            self._families[path] = family  # noted when it is known: twenty pages may ask at once
         family = self._families[path]
         return None if family is None else BaseModel(id=path.name, family=family, path=path)
 

@@ -115,6 +115,24 @@ def test_a_training_that_was_published_before_the_kill_is_recognised(
     assert len(store.result(job.id).verdicts) == 3
 
 
+def test_two_trainings_of_one_person_are_taken_one_after_the_other(
+    settings: Settings, store: JobStore, photos: list[Path]
+) -> None:
+    order = order_of(settings.base_model, photos)
+    other = replace(order, spec=replace(order.spec, person="Berta"))
+    first, second = (store.submit(NewJob(order=order, owner="ann"), inputs_of(photos)) for _ in range(2))
+    theirs = store.submit(NewJob(order=order, owner="bea"), inputs_of(photos))
+    berta = store.submit(NewJob(order=other, owner="ann"), inputs_of(photos))
+    busy: list[str] = []
+    turns = Turns(store)
+    while (turn := turns.claim(busy)) is not None:
+        busy.append(turn.job.id)
+    assert busy == [first.id, theirs.id, berta.id]
+    busy.remove(first.id)
+    assert (turn := turns.claim(busy)) is not None
+    assert turn.job.id == second.id
+
+
 def test_a_person_who_is_known_is_refused_and_a_check_gives_verdicts(
     settings: Settings, store: JobStore, photos: list[Path]
 ) -> None:

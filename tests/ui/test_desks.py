@@ -267,6 +267,16 @@ def test_an_earlier_portrait_fills_the_form_in_again(studio, desks) -> None:
     assert " checked" in filled["portrait_gallery"]
 
 
+def test_a_control_grows_with_what_was_ordered_elsewhere(studio, desks) -> None:
+    publish(studio, "Anna")
+    desks.portrait.generate(portrait_values(PortraitPage(), "Anna", portrait_count=60, portrait_lora_weight=1.5))
+    result = finish_portraits(studio, studio.store.list()[0], "studio-woman.jpg", ["Anna"])
+    filled = desks.portrait.use_again({"portrait_page": PortraitPage()}, f"{result.id}.0")
+    assert filled["portrait_count"] == Change(value=60, minimum=1, maximum=60.0)
+    assert filled["portrait_lora_weight"] == Change(value=1.5, minimum=0, maximum=1.5)
+    assert filled["portrait_first_steps"] == 40
+
+
 def test_people_are_renamed_exported_deleted_and_taken_in_again(studio, desks, tmp_path) -> None:
     person = publish(studio, "Anna")
     page = PeoplePage()
