@@ -61,6 +61,25 @@ def write_bytes(path: Path, data: bytes, flushed: bool = True) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file into a folder that nobody looks at yet, flushed to the disk.
+
+    Neither a temporary name nor a flush of the folder is needed there: `put_in_place` renames the folder when it is whole and
+    flushes that rename, and a journalling file system has every entry that was made before on the disk by then.
+
+    Raises:
+        StorageError: The disk is full, read-only or closed to us.
+        NotFound: The folder does not exist.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
 def write_text(path: Path, text: str, flushed: bool = True) -> None:
     """Write `text` as UTF-8 with its line ends untouched, the way `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"), flushed)

@@ -17,6 +17,7 @@ from easyphoto.api.options import Limits
 from easyphoto.api.problems import Refused, bad_field
 from easyphoto.api.uploads import Handed
 from easyphoto.files import storage_error
+from easyphoto.store.paths import make_folder
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartParser
@@ -53,7 +54,7 @@ class Form:
 
 
 async def read_form(request: Request, folder: Path, limits: Limits) -> Form:
-    """The form in a request's body, its files put down in `folder`.
+    """The form in a request's body, its files put down in `folder`, which is made for the first of them.
 
     Raises:
         Refused: 400 if it is no form or cut short, 413 if there is too much of it.
@@ -171,7 +172,7 @@ class _Reader:
         label = name.decode("utf-8", "replace").replace("%22", '"').replace("%0D", " ").replace("%0A", " ")
         part.label = label[: self._limits.text] or f"picture-{held + 1}"
         # A number, not the sender's name: that one is only ever shown.
-        part.path = self._folder / f"{held:04d}"
+        part.path = make_folder(self._folder) / f"{held:04d}"
         part.file = part.path.open("xb")
 
     def _grow_header(self, into: bytearray, piece: bytes) -> None:

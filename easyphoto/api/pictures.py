@@ -28,6 +28,8 @@ def gather(sources: Sequence[tuple[str, Source]], options: ApiOptions) -> tuple[
     Raises:
         BadFields: Not base64, too large, or not to be had from where it lies; says which.
     """
+    if all(source.url is None for _, source in sources):
+        return tuple(_gather_one(field, source, options) for field, source in sources)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return tuple(pool.map(lambda entry: _gather_one(entry[0], entry[1], options), sources))
 

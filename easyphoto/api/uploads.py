@@ -44,17 +44,18 @@ class UploadRoom:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A new folder for one request, removed with all that is in it.
+        """Where the files of one request go, not made yet; removed with all that is in it.
 
         Raises:
-            StorageError: It cannot be made.
+            StorageError: Nothing can be put down there.
         """
         self._open()
-        folder = make_folder(self._own / secrets.token_hex(8))
+        folder = self._own / secrets.token_hex(8)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what servers left that are no more: the system lets their locks go."""

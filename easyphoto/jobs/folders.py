@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from easyphoto.errors import NotFound, PhotoError, SpecError, ToolMissing
-from easyphoto.files import storage_error, write_text
+from easyphoto.files import storage_error, write_new, write_text
 from easyphoto.imaging.metadata import without_private_metadata
 from easyphoto.orders import CheckOrder, DrillOrder, Order, PortraitOrder, TrainOrder
 from easyphoto.store.codec import dumps, from_json, loads, to_json
@@ -127,9 +127,9 @@ class QueueFolder:
         return self.root / "told"
 
     def write_order(self, slip: Slip, order: Order) -> None:
-        """Write down what was ordered; raises StorageError."""
+        """Write down what was ordered, in a folder that is being made; raises StorageError."""
         text = json.dumps({"slip": to_json(slip), "order": to_json(order)}, ensure_ascii=False, indent=1)
-        write_text(self.order, text)
+        write_new(self.order, text.encode("utf-8"))
 
     def read_order(self) -> tuple[Slip, Order]:
         """What was ordered.

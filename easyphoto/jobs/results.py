@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError
-from easyphoto.files import write_bytes, write_text
+from easyphoto.files import write_new
 from easyphoto.jobs.folders import DELETED, MAKING, put_in_place
 from easyphoto.jobs.rows import result_path
 from easyphoto.store.codec import dumps, loads
@@ -40,7 +40,7 @@ class ResultFolder:
         """Add a file under a safe name, which is returned; raises StorageError."""
         stem, dot, ending = name.rpartition(".")
         name = safe_stem(stem) + dot + ending
-        write_bytes(self._making / name, data)
+        write_new(self._making / name, data)
         media = mimetypes.guess_type(name)[0] or "application/octet-stream"
         digest = hashlib.sha256(data).hexdigest()
         self._files.append(ResultFile(name=name, media_type=media, size=len(data), sha256=digest))
@@ -53,7 +53,7 @@ class ResultFolder:
             StorageError: The disk is full or cannot be written.
         """
         result = replace(result, files=tuple(self._files))
-        write_text(result_path(self._making), dumps(result))
+        write_new(result_path(self._making), dumps(result).encode("utf-8"))
         known = read_result(self._place)
         if known is not None:
             shutil.rmtree(self._making, ignore_errors=True)

@@ -7,6 +7,7 @@ refused by name, so that a misspelt setting never passes silently.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -96,13 +97,19 @@ def _each_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 def _decode_record(kind: type[Record], data: object, where: str) -> Record:
     if not isinstance(data, Mapping):
         raise SpecError(f"{where} must be a JSON object, got {type(data).__name__}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     _check_keys(kind, data, where)
     values = {key: _decode(hints[key], value, f"{where}.{key}") for key, value in data.items()}
     version = values.get("schema_version", SCHEMA_VERSION)
     if version > SCHEMA_VERSION:
         raise SpecError(f"{where} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION}); update")
     return kind(**values)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """A record's fields with their types; kept, for working them out costs more than reading a record."""
+    return get_type_hints(kind)
 
 
 def _check_keys(kind: type, data: Mapping[str, object], where: str) -> None:
@@ -172,7 +179,7 @@ def _decode_plain(hint: type, value: object, where: str) -> object:
 
 
 def _writable(text: str, where: str) -> str:
-    if half := _HALF_LETTERS.search(text):
+    if not text.isascii() and (half := _HALF_LETTERS.search(text)):
         near = shown(text[max(0, half.start() - 20) : half.end() + 20])
         raise SpecError(f"{where} holds half of a letter that no file can hold ({near}); leave it out")
     return text

@@ -129,7 +129,8 @@ def test_two_trainings_of_one_person_are_taken_one_after_the_other(
         busy.append(turn.job.id)
     assert busy == [first.id, theirs.id, berta.id]
     busy.remove(first.id)
-    assert (turn := turns.claim(busy)) is not None
+    turn = turns.claim(busy)
+    assert turn is not None
     assert turn.job.id == second.id
 
 
