@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test lint bench doctor clean
+.PHONY: help setup demo serve test lint bench doctor clean
 
 help:  ## what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
@@ -13,6 +13,9 @@ setup: $(VENV)/.ready  ## make .venv with everything the project runs on
 
 demo: $(VENV)/.ready  ## train a sample person, make portraits, write outputs/demo/index.html
 	$(BIN)/python -m easyphoto demo
+
+serve: $(VENV)/.ready  ## the tabs in a browser: http://127.0.0.1:7861 (as in make serve WITH="--listen --auth me:a-password")
+	$(BIN)/python -m easyphoto serve $(WITH)
 
 test: lint  ## every check and test
 	$(BIN)/python -m pytest

@@ -52,6 +52,8 @@ def wants() -> tuple[Want, ...]:
         Want("face_recognition_models==0.3.0"),
         Want("pillow-heif==0.16.0", instead=("pi-heif",)),
         Want("psutil==5.9.5"),
+        Want("prometheus-client==0.20.0"),
+        Want("python-multipart==0.0.20"),
     )
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyphoto.engine.detect import detect_family
-from easyphoto.errors import Cancelled, Conflict, NotFound
-from easyphoto.events import Listener, ignore
+from easyphoto.errors import Cancelled, Conflict, NotFound, StorageError
+from easyphoto.events import Event, Listener, ignore
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import photo_files, save_png
@@ -26,6 +26,7 @@ from easyphoto.settings import Settings
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult
 from easyphoto.store.paths import check_name, owner_home, person_id
 from easyphoto.store.people import PeopleStore
+from easyphoto.store.shelf import copy_lora
 from easyphoto.store.templates import list_templates
 from easyphoto.training.launch import LaunchOptions, find_begun, train
 from easyphoto.training.prepared_files import read_prepared
@@ -33,6 +34,7 @@ from easyphoto.training.preprocess import PrepareOptions, prepare
 from easyphoto.work import LOCAL_OWNER
 
 if TYPE_CHECKING:
+    from easyphoto.engine.base import Engine
     from easyphoto.engine.standalone import StandaloneEngine
 
 
@@ -93,8 +95,8 @@ class Shared:
             return self._tools
 
     @property
-    def engine(self) -> StandaloneEngine:
-        """The diffusers engine with the settings' base model."""
+    def engine(self) -> Engine:
+        """Who paints: the diffusers engine with the settings' base model, where no host does it."""
         from easyphoto.engine.models import load_models
         from easyphoto.engine.standalone import StandaloneEngine
 
@@ -102,6 +104,25 @@ class Shared:
             if self._engine is None:
                 self._engine = StandaloneEngine(load_models(self._settings.base_model, self._settings.device))
             return self._engine
+
+    def worker_python(self, _tell: Callable[[str], None]) -> Path | None:
+        """The interpreter that trains; None for the one that runs now. A host's may have to be made first."""
+        return None
+
+    @contextmanager
+    def training(self, watch: Watch) -> Iterator[Listener]:
+        """Held while a worker process trains, with the listener to tell; the base model makes room for it."""
+        self.free_engine()
+        yield watch.listener
+
+    @contextmanager
+    def painting(self, _people: Sequence[Person], _passes: int, _watch: Watch) -> Iterator[Sequence[str]]:
+        """Held while portraits of these people are painted; what is in the list in the end was done otherwise than asked."""
+        yield ()
+
+    def infotext(self, text: str, _people: Sequence[Person]) -> str:
+        """A portrait's infotext, its LoRAs named as whoever reads it knows them."""
+        return text
 
     def free_engine(self) -> None:
         """Let go of the base model, so that a training has the GPU's memory; it is loaded again when it is asked for."""
@@ -136,12 +157,12 @@ class App:
         return self.shared.tools
 
     @property
-    def engine(self) -> StandaloneEngine:
-        """The diffusers engine with the settings' base model."""
+    def engine(self) -> Engine:
+        """Who paints."""
         return self.shared.engine
 
     def check(self, order: TrainOrder | CheckOrder, listener: Listener = ignore) -> PreparedSet:
-        """Judge every photo without training; raises PhotoError if none can be used."""
+        """Judge every photo without training; raises NoUsablePhoto, with the verdicts, if none can be used."""
         if isinstance(order, TrainOrder):
             check_name(order.spec.person)
         profile = PROFILES[order.spec.family if isinstance(order, TrainOrder) else detect_family(self.settings.base_model)]
@@ -172,14 +193,25 @@ class App:
         if begun is None:
             self.refuse_known(order)
         prepared = self.check(order, watch.listener) if begun is None else read_prepared(begun.prepared)
-        options = LaunchOptions(
-            listener=watch.listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates,
-            queued_as=queued_as,
-        )  # fmt: skip
-        with watch.gpu():
-            self.shared.free_engine()
+        python = self.shared.worker_python(lambda line: watch.listener(Event(kind="log", message=line)))
+        with watch.gpu(), self.shared.training(watch) as listener:
+            options = LaunchOptions(
+                listener=listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates,
+                queued_as=queued_as, python=python,
+            )  # fmt: skip
             result = train(order.spec, prepared, self.people, options)
-        return Trained(person=self._publish(order, prepared, result), prepared=prepared, result=result)
+        person = self._publish(order, prepared, result)
+        self._copy_out(person, watch.listener)
+        return Trained(person=person, prepared=prepared, result=result)
+
+    def _copy_out(self, person: Person, listener: Listener) -> None:
+        """Put the LoRA where other programs look for theirs, if somebody named a folder; a person is not lost over it."""
+        if self.settings.lora_folder is None:
+            return
+        try:
+            copy_lora(person.lora, self.settings.lora_folder)
+        except (OSError, StorageError) as error:
+            listener(Event(kind="log", message=f"the LoRA could not be copied to {self.settings.lora_folder} ({error})"))
 
     def refuse_known(self, order: TrainOrder) -> None:
         """A trained person is not overwritten by a slip of the pen; raises Conflict."""

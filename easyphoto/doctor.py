@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from easyphoto.engine.controlnets import find_controlnets
+from easyphoto.engine.detect import detect_family
+from easyphoto.engine.vocabulary import find_vocabulary
+from easyphoto.errors import EasyPhotoError
+from easyphoto.families import Family
 from easyphoto.records import ConditionKind
 from easyphoto.settings import Settings
 
@@ -76,7 +81,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         _python(),
         *(_package(need) for need in NEEDS),
         _device(settings),
-        *_base_model(settings.base_model),
+        *_base_model(settings),
         _templates(settings.templates),
         _home(settings.home),
     )
@@ -106,17 +111,37 @@ def _device(settings: Settings) -> Finding:
     return Finding(name="device", ok=True, found=f"{resolve_device(settings.device)} ({os.cpu_count()} CPU cores)")
 
 
-def _base_model(folder: Path) -> Iterator[Finding]:
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    missing = [part for part in parts if not (folder / part).is_dir()]
-    found = str(folder) if not missing else f"{folder} lacks {', '.join(missing)}"
-    remedy = "name a diffusers folder with --base-model, or restore models/base-256 from the project"
-    yield Finding(name="base model", ok=not missing, found=found, remedy=remedy)
-    kinds = [kind.value for kind in ConditionKind]
-    absent = [kind for kind in kinds if not (folder / "controlnet" / kind).is_dir()]
-    found = ", ".join(kind for kind in kinds if kind not in absent) or "none"
-    remedy = f"put the ControlNet of the base model's family for {', '.join(absent)} under {folder / 'controlnet'}"
-    yield Finding(name="ControlNets", ok=not absent, found=found, remedy=remedy)
+def _base_model(settings: Settings) -> Iterator[Finding]:
+    path = settings.base_model
+    remedy = "name a diffusers folder or a checkpoint with --base-model, or restore models/base-256 from the project"
+    try:
+        family = detect_family(path)
+    except EasyPhotoError as error:
+        yield Finding(name="base model", ok=False, found=str(error), remedy=remedy)
+        return
+    yield Finding(name="base model", ok=True, found=f"{path} ({family.value})")
+    if path.is_file():
+        yield _vocabulary(settings)
+    yield _controlnets(settings, family)
+
+
+def _vocabulary(settings: Settings) -> Finding:
+    try:
+        return Finding(name="CLIP's vocabulary", ok=True, found=str(find_vocabulary(settings.tokenizer)))
+    except EasyPhotoError as error:
+        return Finding(name="CLIP's vocabulary", ok=False, found=str(error), remedy="pip install --no-deps open-clip-torch")
+
+
+def _controlnets(settings: Settings, family: Family) -> Finding:
+    try:
+        there = find_controlnets(settings.base_model, family, settings.controlnets)
+    except EasyPhotoError as error:
+        return Finding(name="ControlNets", ok=False, found=str(error), remedy="set EASYPHOTO_CONTROLNET_DIR to their folder")
+    absent = [kind.value for kind in ConditionKind if kind not in there]
+    found = ", ".join(kind.value for kind in ConditionKind if kind in there) or "none"
+    own = f"put them under {settings.base_model / 'controlnet'}, or " if settings.base_model.is_dir() else ""
+    remedy = f"{', '.join(absent)} missing: {own}let EASYPHOTO_CONTROLNET_DIR point to ControlNets of the {family.value} family"
+    return Finding(name="ControlNets", ok=not absent, found=found, remedy=remedy)
 
 
 def _templates(folder: Path) -> Finding:

@@ -61,7 +61,7 @@ def parse(line: str) -> Event | None:
     """The event in one line of a worker's output, or None for a line that is something else."""
     try:
         loaded = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(loaded, dict) or loaded.get("kind") not in Event.KINDS:
         return None

@@ -17,13 +17,17 @@ class Settings:
     home: Path
     """Folder with people, jobs and results (`EASYPHOTO_HOME`)."""
     base_model: Path
-    """Diffusers folder of the base model (`EASYPHOTO_BASE_MODEL`); the embedded one by default."""
+    """Diffusers folder or single file of the base model (`EASYPHOTO_BASE_MODEL`); the embedded one by default."""
     templates: Path
     """Folder of the template gallery."""
     device: str
     """"auto", "cpu", "cuda", "cuda:1" or "mps" (`EASYPHOTO_DEVICE`)."""
     lora_folder: Path | None = None
     """Folder of a WebUI's LoRA files that ours were copied to (`EASYPHOTO_LORA_DIR`)."""
+    controlnets: Path | None = None
+    """Folder of ControlNets for a base model that has none inside (`EASYPHOTO_CONTROLNET_DIR`)."""
+    tokenizer: Path | None = None
+    """CLIP's vocabulary, for a base model that is a single file (`EASYPHOTO_TOKENIZER`)."""
 
     @staticmethod
     def from_env(env: Mapping[str, str] | None = None) -> Settings:
@@ -34,8 +38,14 @@ class Settings:
             base_model=Path(env.get("EASYPHOTO_BASE_MODEL") or PROJECT_ROOT / "models" / "base-256").absolute(),
             templates=Path(env.get("EASYPHOTO_TEMPLATES") or PROJECT_ROOT / "templates").absolute(),
             device=env.get("EASYPHOTO_DEVICE") or "auto",
-            lora_folder=Path(env["EASYPHOTO_LORA_DIR"]).expanduser().absolute() if env.get("EASYPHOTO_LORA_DIR") else None,
+            lora_folder=_path(env, "EASYPHOTO_LORA_DIR"),
+            controlnets=_path(env, "EASYPHOTO_CONTROLNET_DIR"),
+            tokenizer=_path(env, "EASYPHOTO_TOKENIZER"),
         )
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]).expanduser().absolute() if env.get(name) else None
 
 
 def calm_threads() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
+from typing import Any
 
-from modules import script_callbacks
+from modules import initialize_util, script_callbacks, shared
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
@@ -15,18 +15,36 @@ if ROOT not in sys.path:
 import easyphoto  # noqa: E402, F401
 
 
-def _say_what_is_there(*_: object) -> None:
-    """Once the WebUI runs: one line of log, that our engine can work or what is missing and what to do."""
+def _room() -> Any:  # noqa: ANN401 (an easyphoto.jobs.host.Room)
     from easyphoto.engine.webui import WebuiEngine
-    from easyphoto.errors import EasyPhotoError
+    from easyphoto.jobs.host import room
 
-    logger = logging.getLogger("easyphoto")
+    return room(WebuiEngine)
+
+
+def _serve(_page: object, app: Any) -> None:  # noqa: ANN401 (a FastAPI)
+    from easyphoto.api.mount import serve_in
+
+    serve_in(app, _room(), shared.cmd_opts, list(initialize_util.get_gradio_auth_creds()))
+
+
+def _tabs() -> list[tuple[Any, str, str]]:
+    from easyphoto.ui.host import host_tabs
+
     try:
-        engine = WebuiEngine()
-        logger.info("easyphoto: ready, the checkpoint is %s (%s)", engine.name, engine.family.value)
-    except EasyPhotoError as error:
-        logger.warning("easyphoto: %s", error)
+        from modules import infotext_utils as paste
+    except ImportError:  # before 1.8
+        from modules import generation_parameters_copypaste as paste
+    return host_tabs(_room, paste)
+
+
+def _settings() -> None:
+    from easyphoto.ui.host import add_settings
+
+    add_settings(shared)
 
 
 # Positional: AUTOMATIC1111 has no other argument, newer ones and Forge have `name` as well.
-script_callbacks.on_app_started(_say_what_is_there)
+script_callbacks.on_app_started(_serve)
+script_callbacks.on_ui_tabs(_tabs)
+script_callbacks.on_ui_settings(_settings)

@@ -27,7 +27,6 @@ from easyphoto.api.legacy_fields import (
 from easyphoto.api.pictures import inputs, refuse_unreadable
 from easyphoto.api.sources import SourceOptions, fetch_picture
 from easyphoto.api.uploads import Handed
-from easyphoto.engine.detect import detect_family
 from easyphoto.errors import NameRefused, NotFound, PhotoError, SpecError
 from easyphoto.jobs.store import Input, NewJob
 from easyphoto.orders import PortraitOrder, TrainOrder
@@ -36,7 +35,7 @@ from easyphoto.store.templates import get_template
 from easyphoto.work import Job, JobKind
 
 if TYPE_CHECKING:
-    from easyphoto.api.service import Service
+    from easyphoto.api.service import BaseModel, Service
 
 _GALLERY_TEXT = 512
 """Characters; a longer text is a picture, not the name of one."""
@@ -66,8 +65,8 @@ def start_training(service: Service, owner: str, fields: Fields) -> Begun:
     sources = fields.items("instance_images")
     if not sources:
         raise Answered("Please upload training photos.")
-    base = service.settings.base_model
-    own = TrainSpec.for_family(name, base, detect_family(base), device=service.settings.device)
+    base = _base_model(service, fields)
+    own = TrainSpec.for_family(name, base.path, base.family, device=service.settings.device)
     spec = train_spec(fields, own)
     photos = _pictures(service, sources, "photo")
     refuse_unreadable(photos, all_of_them=False)
@@ -91,11 +90,19 @@ def start_portraits(service: Service, owner: str, fields: Fields) -> Begun:
         raise SpecError("faces cannot be made without a trained user id here yet; train one first")
     people = user_ids(fields)
     _refuse_unknown(service, owner, people)
-    settings = portrait_settings(fields, detect_family(service.settings.base_model))
+    # All of one family, or the job says that they do not fit together.
+    family = next(service.people(owner).get(name).family for name in people if name)
+    settings = portrait_settings(fields, family)
     templates, handed = _templates(service, fields)
     order = PortraitOrder(templates=templates, people=people, **vars(settings))
     job = service.store.submit(NewJob(order=order, owner=owner), handed)
     return Begun(job=job, notes=portrait_notes(fields), scores=wants_scores(fields))
+
+
+def _base_model(service: Service, fields: Fields) -> BaseModel:
+    """The checkpoint of that name, where there is one, as in a WebUI; else the server's own."""
+    named = fields.text("sd_model_checkpoint", "")
+    return next((model for model in service.models() if model.id == named), None) or service.model(None)
 
 
 def _refuse_unknown(service: Service, owner: str, people: Sequence[str | None]) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from easyphoto.api.outbound import Limits, Message, check_url, send
+from easyphoto.api.outbound import AddressRefused, Limits, Message, check_url, send
 from easyphoto.errors import Conflict, EasyPhotoError, NotFound
 from easyphoto.files import storage_error, write_text
 from easyphoto.jobs.store import WEBHOOK_TRIES, Delivery, JobStore
@@ -33,6 +33,8 @@ PAUSES = (0.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 12 * 3600.0, 24 * 3600.0)
 """Seconds to wait before each try; the last one again where there are more tries."""
 _AT_ONCE = 4
 """Deliveries under way together, so that one slow receiver does not hold up the others."""
+_GONE = 410
+"""The receiver wants no more of these (RFC 9110, section 15.5.11)."""
 _LOCK = ".webhooks.lock"
 
 
@@ -47,6 +49,15 @@ class WebhookOptions:
     """A receiver has to answer within."""
     every: float = 1.0
     """Seconds between two looks into the queue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a message was not taken."""
+
+    reason: str
+    final: bool
+    """It never will be: it is not tried again."""
 
 
 def webhook_secret(home: Path, owner: str = LOCAL_OWNER) -> str:
@@ -142,14 +153,14 @@ class Dispatcher:
     def _deliver(self, delivery: Delivery) -> None:
         identifier = delivery.job.id
         try:
-            reason = self._try(delivery)
+            refusal = self._try(delivery)
             tries = delivery.tries + 1
             with self._guard:
                 self._due[identifier] = self._clock() + self._options.pauses[min(tries, len(self._options.pauses) - 1)]
-            self._store.webhook_done(identifier, ok=reason is None)
-            if reason is not None:
-                left = "given up" if tries >= WEBHOOK_TRIES else f"try {tries} of {WEBHOOK_TRIES}"
-                logger.warning("the webhook of job %s was not taken (%s): %s", identifier, left, reason)
+            self._store.webhook_done(identifier, ok=refusal is None, final=refusal is not None and refusal.final)
+            if refusal is not None:
+                left = "given up" if refusal.final or tries >= WEBHOOK_TRIES else f"try {tries} of {WEBHOOK_TRIES}"
+                logger.warning("the webhook of job %s was not taken (%s): %s", identifier, left, refusal.reason)
         except NotFound:
             logger.info("the job %s was forgotten while its webhook was told", identifier)
         except EasyPhotoError as error:
@@ -161,14 +172,17 @@ class Dispatcher:
             with self._guard:
                 self._busy.discard(identifier)
 
-    def _try(self, delivery: Delivery) -> str | None:
+    def _try(self, delivery: Delivery) -> Refusal | None:
         """None if the message was taken, else why not."""
         try:
             target = check_url(delivery.url, self._options.allow_private)
             answer = send(target, self._message(delivery), Limits(seconds=self._options.seconds))
         except EasyPhotoError as error:
-            return str(error)
-        return None if 200 <= answer.status < 300 else f"{target.host} answered with status {answer.status}"
+            # An address that may not be spoken to stays one: private networks are not asked again and again.
+            return Refusal(reason=str(error), final=isinstance(error, AddressRefused))
+        if 200 <= answer.status < 300:
+            return None
+        return Refusal(reason=f"{target.host} answered with status {answer.status}", final=answer.status == _GONE)
 
     def _message(self, delivery: Delivery) -> Message:
         job = delivery.job

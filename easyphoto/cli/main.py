@@ -60,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON lines for programs")
     common.add_argument("--home", type=Path, help="people and results (default: $EASYPHOTO_HOME or ~/.easyphoto)")
-    common.add_argument("--base-model", type=Path, help="diffusers folder (default: the embedded model)")
+    common.add_argument(
+        "--base-model", "--checkpoint", "--ckpt", type=Path, metavar="PATH",
+        help="checkpoint or diffusers folder (default: the embedded model)",
+    )  # fmt: skip
     common.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps")
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(verbs.add_parser("demo", parents=[common], help="train a sample person, make portraits, write a page"))
@@ -92,6 +95,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-retouch", action="store_true", help="leave the skin as it is")
     verb.add_argument("--resume", action="store_true", help="go on with a training that was cut off")
     verb.add_argument("--replace", action="store_true", help="train a person anew who was trained before")
+    verb.add_argument("--consent", metavar="WHO", help="who agreed that these photos are used; kept with the person")
     verb.add_argument("--seed", type=int, default=0)
     for flag, kind in (
         ("--rank", int), ("--alpha", float), ("--learning-rate", float), ("--text-learning-rate", float),

@@ -15,6 +15,7 @@ from typing import Any
 
 from easyphoto.app import App, Watch
 from easyphoto.cli.commands import print_json, print_person, settings_of, stoppable
+from easyphoto.cli.privacy import consent_of
 from easyphoto.cli.progress import watching
 from easyphoto.errors import NotFound
 from easyphoto.files import write_bytes
@@ -43,16 +44,26 @@ def train(arguments: Arguments, cancel: threading.Event) -> int:
     photos = photo_files(arguments.photos)
     order = TrainOrder(
         photos=photos, spec=spec, take=tuple(arguments.take), retouch=not arguments.no_retouch, resume=arguments.resume,
-        replace=arguments.replace,
+        replace=arguments.replace, consent=consent_of(arguments.consent, None, "") if arguments.consent else None,
     )  # fmt: skip
     if arguments.check_only:
-        with watching(arguments.json) as listener:
-            prepared = app.check(order, stoppable(listener, cancel))
-        return _show_training(arguments, app, prepared.verdicts, prepared.warnings, None)
+        return _check(arguments, app, order, cancel)
     app.refuse_known(order)
     inputs = _inputs(photos)
     done = _run(arguments, settings, replace(order, photos=_names(inputs)), inputs, cancel)
     return _show_training(arguments, app, done.result.verdicts, done.result.warnings, done.job)
+
+
+def _check(arguments: Arguments, app: App, order: TrainOrder, cancel: threading.Event) -> int:
+    from easyphoto.training.preprocess import NoUsablePhoto
+
+    try:
+        with watching(arguments.json) as listener:
+            prepared = app.check(order, stoppable(listener, cancel))
+    except NoUsablePhoto as error:
+        _show_training(arguments, app, error.verdicts, (), None)
+        raise
+    return _show_training(arguments, app, prepared.verdicts, prepared.warnings, None)
 
 
 def _show_training(

@@ -81,14 +81,19 @@ def people_rename(arguments: Arguments, _cancel: threading.Event) -> int:
     return 0
 
 
+def consent_of(given_by: str, given_at: str | None, note: str) -> Consent:
+    """A consent that was given at `given_at`, or now."""
+    at = given_at or datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Consent(given_by=given_by, given_at=at, note=note)
+
+
 def people_consent(arguments: Arguments, _cancel: threading.Event) -> int:
     """Show, write down or take back a consent."""
     people = App(settings_of(arguments)).for_owner(arguments.owner).people
     if arguments.withdraw:
         people.set_consent(arguments.name, None)
     elif arguments.by:
-        at = arguments.at or datetime.now(timezone.utc).isoformat(timespec="seconds")
-        people.set_consent(arguments.name, Consent(given_by=arguments.by, given_at=at, note=arguments.note))
+        people.set_consent(arguments.name, consent_of(arguments.by, arguments.at, arguments.note))
     consent = people.consent(arguments.name)
     if arguments.json:
         print_json({"person": arguments.name, "consent": consent and to_json(consent)})

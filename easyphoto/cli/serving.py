@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyphoto.cli.commands import print_json, settings_of
+from easyphoto.errors import InputError, NotFound, SpecError
+from easyphoto.settings import Settings
 from easyphoto.store.codec import to_json
 
 if TYPE_CHECKING:
@@ -20,18 +25,26 @@ if TYPE_CHECKING:
     from easyphoto.api.tokens import TokenStore
 
 Arguments = argparse.Namespace
+_ANYWHERE = "0.0.0.0"  # noqa: S104 (only where it was asked for, behind a login)
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     """Add both to the grammar."""
-    _serve(verbs.add_parser("serve", parents=[common], help="offer everything to programs, over HTTP"))
+    _serve(verbs.add_parser("serve", parents=[common], help="offer everything in a browser, and to programs over HTTP"))
     _tokens(verbs.add_parser("tokens", help="who may use the server"), common)
 
 
 def _serve(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    where = verb.add_mutually_exclusive_group()
+    where.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    where.add_argument("--listen", action="store_true", help="let the network in, with --auth; the same as --host 0.0.0.0")
     verb.add_argument("--port", type=int, default=7861, help="0 takes a free one (default: 7861)")
+    verb.add_argument("--auth", metavar="NAME:PASSWORD,...", help="who may open the tabs; @FILE reads it from a file")
     verb.add_argument("--no-auth", action="store_true", help="ask for no token; on this machine alone")
+    verb.add_argument("--ckpt-dir", type=Path, metavar="DIR", help="further base models (default: $EASYPHOTO_MODELS)")
+    verb.add_argument("--lora-dir", type=Path, metavar="DIR", help="every trained LoRA is copied to DIR/easyphoto too")
+    verb.add_argument("--controlnet-dir", type=Path, metavar="DIR", help="ControlNets for a checkpoint that has none inside")
+    verb.add_argument("--template-dir", type=Path, metavar="DIR", help="the template gallery (default: our own)")
     verb.add_argument("--allow-urls", action="store_true", help="fetch pictures that are named by their web address")
     verb.add_argument("--allow-private-webhooks", action="store_true", help="tell webhooks in the own network too")
     verb.add_argument("--reads-per-second", type=float, help="of each token; 0: no limit (default: 50)")
@@ -61,32 +74,72 @@ def serve(arguments: Arguments, _cancel: threading.Event) -> int:
 
     if arguments.print_openapi:
         return _print_document()
-    settings = settings_of(arguments)
+    settings, users = _settings(arguments), _users(arguments)
     said = {"reads": arguments.reads_per_second, "posts": arguments.jobs_per_second}
-    models = os.environ.get("EASYPHOTO_MODELS")
+    models = arguments.ckpt_dir or os.environ.get("EASYPHOTO_MODELS")
     options = ApiOptions(
-        host=arguments.host, port=arguments.port, no_auth=arguments.no_auth, allow_urls=arguments.allow_urls,
-        allow_private_webhooks=arguments.allow_private_webhooks, models=Path(models).absolute() if models else None,
+        host=_ANYWHERE if arguments.listen else arguments.host, port=arguments.port, no_auth=arguments.no_auth,
+        allow_urls=arguments.allow_urls, allow_private_webhooks=arguments.allow_private_webhooks,
+        models=Path(models).absolute() if models else None,
         rates=Rates(**{name: value for name, value in said.items() if value is not None}),
     )  # fmt: skip
     with listen(options) as listening:
         where = address(listening)
         print(f"easyphoto: {where} ({_about_token(settings.home, options.no_auth)})", flush=True)
-        pages = None if arguments.no_tabs else _tabs(options)
+        pages = None if arguments.no_tabs else _tabs(options, users)
         if pages:
-            print(f"tabs: {where.removesuffix(ROOT + '/v1')}/", flush=True)
+            who = f" (as {', '.join(name for name, _ in users)})" if users else ""
+            page = where.removesuffix(ROOT + "/v1") + "/"
+            seen = page.replace(_ANYWHERE, "127.0.0.1", 1)
+            elsewhere = f", from elsewhere {page.replace(_ANYWHERE, socket.gethostname(), 1)}" if seen != page else ""
+            print(f"tabs: {seen}{elsewhere}{who}", flush=True)
         run(settings, options, listening, arguments.log_requests, pages)
     return 0
 
 
-def _tabs(options: ApiOptions) -> Pages | None:
-    """The tabs as pages of the server, behind its token; None, told, where Gradio is not installed."""
+def _settings(arguments: Arguments) -> Settings:
+    """The settings with the folders that were named; NotFound for one that is not there."""
+    said = {"lora_folder": arguments.lora_dir, "templates": arguments.template_dir, "controlnets": arguments.controlnet_dir}
+    for folder in (*said.values(), arguments.ckpt_dir):
+        if folder is not None and not folder.is_dir():
+            raise NotFound(f"there is no folder {folder}; make it, or name another one")
+    named = {name: folder.absolute() for name, folder in said.items() if folder is not None}
+    return replace(settings_of(arguments), **named)
+
+
+def _users(arguments: Arguments) -> tuple[tuple[str, str], ...]:
+    """(name, password) of everybody whom `--auth` lets in; (), where the token is asked for.
+
+    Raises:
+        SpecError: A server for the network, and nobody was said; or what was said cannot be read.
+    """
+    from easyphoto.api.front import users_of
+
+    said: str = arguments.auth or ""
+    if arguments.listen and not arguments.no_tabs and not said:
+        raise SpecError(
+            "--listen lets everybody in the network knock, so say who may come in: --auth NAME:PASSWORD (several by "
+            "commas), or --auth @FILE with the same in a file; for programs alone, with their tokens, say --no-tabs"
+        )
+    if said and arguments.no_auth:
+        raise SpecError("--auth says who may come in and --no-auth that everybody may; leave one of them out")
+    if said.startswith("@"):
+        try:
+            said = Path(said[1:]).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{said[1:]} cannot be read ({error}); name a text file with NAME:PASSWORD") from error
+    return users_of(said)
+
+
+def _tabs(options: ApiOptions, users: Sequence[tuple[str, str]]) -> Pages | None:
+    """The tabs as pages of the server, behind its login; None, told, where Gradio is not installed."""
+    from easyphoto.api.front import Doorman
     from easyphoto.api.tokens import TokenStore
     from easyphoto.app import App
     from easyphoto.work import LOCAL_OWNER
 
     try:
-        from easyphoto.ui.serving import mount
+        from easyphoto.ui.serving import OWN_NAME, Login, mount
     except ImportError as error:
         print(f"tabs: not shown, {error.name} is not installed (pip install gradio)", flush=True)
         return None
@@ -95,8 +148,10 @@ def _tabs(options: ApiOptions) -> Pages | None:
     def pages(service: Service) -> AddPages:
         tokens = TokenStore(service.settings.home)
         studio = Studio(App(service.settings), service.store, options.models)
-        may_enter = None if options.no_auth else lambda _name, token: tokens.owner(token) == LOCAL_OWNER
-        return lambda app: mount(app, studio, may_enter=may_enter)
+        by_name = Login(may_enter=Doorman(users), hint=OWN_NAME)
+        by_token = Login(may_enter=lambda _name, token: tokens.owner(token) == LOCAL_OWNER)
+        login = None if options.no_auth else by_name if users else by_token
+        return lambda app: mount(app, studio, login=login)
 
     return pages
 

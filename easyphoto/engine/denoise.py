@@ -32,6 +32,8 @@ class Guide:
     guidance: float
     controls: tuple[tuple[Any, Tensor, float], ...]
     """(ControlNet, map as (1, 3, height, width) in 0-1, weight)."""
+    added: dict[str, Tensor] | None = None
+    """SDXL's pooled text and sizes, as many rows as `states` has (see `text.added_conditions`)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,8 +133,8 @@ def predict_noise(models: Models, guide: Guide, latents: Tensor, timestep: Tenso
     batch = latents.to(models.dtype).expand(len(guide.states), -1, -1, -1).contiguous(memory_format=torch.channels_last)
     down, middle = _control_residuals(guide, batch, timestep)
     predicted: Tensor = models.unet(
-        batch, timestep, encoder_hidden_states=guide.states, down_block_additional_residuals=down,
-        mid_block_additional_residual=middle, return_dict=False,
+        batch, timestep, encoder_hidden_states=guide.states, added_cond_kwargs=guide.added,
+        down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
     )[0].float()  # fmt: skip
     if len(guide.states) == 1:
         return predicted
@@ -147,14 +149,18 @@ def _control_residuals(guide: Guide, batch: Tensor, timestep: Tensor) -> tuple[l
     for net, image, weight in guide.controls:
         # A net without cross-attention never sees the words: both halves of a guided step get the same from it.
         seen = slice(None) if _reads_text(net) else slice(1)
+        added = {name: rows[seen] for name, rows in guide.added.items()} if guide.added else None
         more, center = net(
-            batch[seen], timestep, guide.states[seen], controlnet_cond=image, conditioning_scale=weight, return_dict=False
-        )
+            batch[seen], timestep, guide.states[seen], controlnet_cond=image, conditioning_scale=weight,
+            added_cond_kwargs=added, return_dict=False,
+        )  # fmt: skip
         down = more if down is None else [a + b for a, b in zip(down, more)]
         middle = center if middle is None else middle + center
     return down, middle
 
 
 def _reads_text(net: Any) -> bool:  # noqa: ANN401 (diffusers ships no types)
-    """Whether any block of a ControlNet attends to the text states."""
+    """Whether any block of a ControlNet attends to the text states, or it sees the pooled text."""
+    if net.config.addition_embed_type is not None:
+        return True
     return any(getattr(block, "has_cross_attention", False) for block in (*net.down_blocks, net.mid_block))

@@ -6,7 +6,7 @@ more. The originals are set aside and put back as the very same tensors: restori
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,13 @@ import numpy as np
 
 from easyphoto.engine.models import Models
 from easyphoto.errors import NotFound
+from easyphoto.families import Family
 from easyphoto.records import LoraUse
-from easyphoto.store.lora_file import TEXT_PREFIX, UNET_PREFIX, Weights, check_lora, kohya_key, read_lora
+from easyphoto.store.lora_file import DOWN, LoraFile, LoraModule, check_lora, read_lora
+from easyphoto.store.lora_names import other_keys, text_key, unet_keys
+
+_ROOM = 6 * 2**30
+"""Bytes that must be free on a GPU for the originals to stay there: SDXL's transformers, and something to compute in."""
 
 
 def lora_key(loras: tuple[LoraUse, ...]) -> tuple[object, ...]:
@@ -32,53 +37,84 @@ def lora_key(loras: tuple[LoraUse, ...]) -> tuple[object, ...]:
 
 @contextmanager
 def patched(models: Models, loras: tuple[LoraUse, ...]) -> Iterator[None]:
-    """Hold `loras` in the weights of UNet and text encoder; on leaving, the weights are the original tensors again.
+    """Hold `loras` in the weights of UNet and text encoders; on leaving, the weights are the original tensors again.
 
     Raises:
         NotFound: A file is not there.
         LoraError: A file is broken, or has layers or shapes of another model; nothing has been touched then.
     """
     layers = lora_layers(models) if loras else {}
-    changes = _changes(models, loras, layers)
-    originals = {name: layers[name].weight.data for name in changes}
+    files = _checked(models, loras, layers)
+    originals: dict[str, Any] = {}
     try:
-        for name, change in changes.items():
-            layers[name].weight.data = _added(originals[name], change)
+        for name in sorted({name for _, file in files for name in file.module_names()}):
+            weight = layers[name].weight.data
+            modules = [(share, file.module(name)) for share, file in files if f"{name}.{DOWN}" in file.tensors]
+            originals[name] = _set_aside(weight)
+            layers[name].weight.data = _added(weight, modules)
         yield
     finally:
         for name, original in originals.items():
-            layers[name].weight.data = original
+            layers[name].weight.data = original.to(layers[name].weight.device)
 
 
 def lora_layers(models: Models) -> dict[str, Any]:
-    """Every Linear and Conv2d of UNet and text encoder by its kohya name, such as lora_unet_mid_block_..._to_q."""
+    """Every Linear and Conv2d of UNet and text encoders by its kohya name, such as lora_unet_mid_block_..._to_q."""
+    unet = _weighted(models.unet)
+    keys = unet_keys(unet, models.family, models.unet.config.layers_per_block)
+    layers = {keys[name]: layer for name, layer in unet.items()}
+    for number, encoder in enumerate(models.text_encoders):
+        layers |= {text_key(name, models.family, number): layer for name, layer in _weighted(encoder).items()}
+    return layers
+
+
+def _weighted(network: Any) -> dict[str, Any]:  # noqa: ANN401 (torch Module)
     import torch
 
-    return {
-        kohya_key(prefix, name): layer
-        for prefix, network in ((UNET_PREFIX, models.unet), (TEXT_PREFIX, models.text_encoder))
-        for name, layer in network.named_modules()
-        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
-    }
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, kinds)}
 
 
-def _changes(models: Models, loras: tuple[LoraUse, ...], layers: dict[str, Any]) -> dict[str, Weights]:
-    """The sum of all weighted LoRAs for each layer; every file is checked before the first is used."""
-    files = [(use.weight, read_lora(use.path)) for use in loras]
+def _checked(
+    models: Models, loras: tuple[LoraUse, ...], layers: dict[str, Any]
+) -> tuple[tuple[float, LoraFile], ...]:  # fmt: skip
+    """Each LoRA with its weight; every file is checked before the first is used."""
+    files = tuple((use.weight, _in_own_names(models, read_lora(use.path))) for use in loras)
     shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
     for _, file in files:
         check_lora(file, shapes, models.family)
-    changes: dict[str, Weights] = {}
-    for weight, file in files:
-        for name in file.module_names():
-            change = np.float32(weight) * file.module(name).delta().reshape(shapes[name])
-            changes[name] = changes[name] + change if name in changes else change
-    return changes
+    return files
 
 
-def _added(weight: Any, change: Weights) -> Any:  # noqa: ANN401 (torch.Tensor)
-    """A new tensor; summed in float32, so that half precision rounds once."""
+def _in_own_names(models: Models, file: LoraFile) -> LoraFile:
+    """The file with its UNet modules under our names: some tools write LDM's blocks where others write diffusers'."""
+    diffusers, ldm = other_keys(_weighted(models.unet), models.unet.config.layers_per_block)
+    own, other = (ldm, diffusers) if models.family is Family.SDXL else (diffusers, ldm)
+    names = {other[name]: own[name] for name in own}
+    tensors = {}
+    for key, tensor in file.tensors.items():
+        module, end = key.split(".", 1)
+        tensors[f"{names.get(module, module)}.{end}"] = tensor
+    return LoraFile(tensors=tensors, metadata=file.metadata)
+
+
+def _added(weight: Any, modules: Sequence[tuple[float, LoraModule]]) -> Any:  # noqa: ANN401 (torch.Tensor)
+    """A new tensor; multiplied and summed in float32 where the weight lies, so that half precision rounds once."""
     import torch
 
     with torch.no_grad():
-        return (weight.float() + torch.from_numpy(change).to(weight.device)).to(weight.dtype)
+        whole = weight.float()
+        for share, module in modules:
+            up, down = (torch.from_numpy(np.array(factor)).to(weight.device) for factor in (module.up, module.down))
+            change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+            whole = whole + share * module.scale * change
+        return whole.to(weight.dtype)
+
+
+def _set_aside(weight: Any) -> Any:  # noqa: ANN401 (torch.Tensor)
+    """The original; on a GPU with little room left it waits in the machine's memory, where a copy loses no bit either."""
+    import torch
+
+    if weight.is_cuda and torch.cuda.mem_get_info(weight.device)[0] < _ROOM:
+        return weight.cpu()
+    return weight

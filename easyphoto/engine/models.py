@@ -1,18 +1,21 @@
-"""The parts of a base model, loaded from a diffusers folder; ControlNets when first asked for."""
+"""The parts of a base model, loaded from a diffusers folder or a single file; ControlNets when first asked for."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from easyphoto.engine.detect import detect_family, read_config
-from easyphoto.errors import InputError, ToolMissing
+from easyphoto.engine import folder, single_file
+from easyphoto.engine.controlnets import find_controlnets, load_controlnet
+from easyphoto.engine.detect import detect_family
+from easyphoto.engine.loading import readable
+from easyphoto.errors import ToolMissing
 from easyphoto.families import Family
 from easyphoto.records import ConditionKind
+from easyphoto.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ class Models:
     """A loaded base model; owned by whoever loaded it, lent to one engine or trainer at a time."""
 
     folder: Path
+    """Where it was loaded from: a folder, or a file in LDM layout."""
     family: Family
     device: str
     """As torch names it: "cpu", "cuda:0", "mps"."""
@@ -33,53 +37,89 @@ class Models:
     text_encoder: Any
     tokenizer: Any
     scheduler_config: dict[str, Any]
-    conditions: frozenset[ConditionKind]
-    """Which ControlNets lie in the folder."""
+    controlnets: Mapping[ConditionKind, Path]
+    """Where the ControlNets that go with it lie."""
+    text_encoder_2: Any = None
+    """SDXL's second text encoder (CLIPTextModelWithProjection); None for other families."""
+    tokenizer_2: Any = None
+    """Its tokenizer, which fills up with other tokens than the first's; None for other families."""
     _controlnets: dict[ConditionKind, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, or the file's without its ending."""
+        return self.folder.stem if self.folder.is_file() else self.folder.name
+
+    @property
+    def text_encoders(self) -> tuple[Any, ...]:
+        """One, or SDXL's two in the order in which their states stand side by side."""
+        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """One for each text encoder."""
+        return (self.tokenizer,) if self.tokenizer_2 is None else (self.tokenizer, self.tokenizer_2)
 
     def controlnet(self, kind: ConditionKind) -> Any:  # noqa: ANN401 (diffusers ships no types)
         """The ControlNet of that kind, read from disk on the first call.
 
         Raises:
-            ToolMissing: The base model has none of that kind.
+            ToolMissing: There is none of that kind.
+            InputError: It cannot be read.
         """
-        if kind not in self.conditions:
-            where = self.folder / "controlnet" / kind.value
-            raise ToolMissing(f"the base model has no {kind.value} ControlNet; put one into {where} or leave it out")
+        if kind not in self.controlnets:
+            own = f"put one into {self.folder / 'controlnet' / kind.value}, " if self.folder.is_dir() else ""
+            do = f"{own}let EASYPHOTO_CONTROLNET_DIR point to a folder that has one, or leave it out"
+            raise ToolMissing(f"the base model has no {kind.value} ControlNet; {do}")
         if kind not in self._controlnets:
-            self._controlnets[kind] = _load_controlnet(self.folder / "controlnet" / kind.value, self.device, self.dtype)
+            pooled = 0 if self.text_encoder_2 is None else self.text_encoder_2.config.projection_dim
+            self._controlnets[kind] = load_controlnet(self.controlnets[kind], self.family, pooled, self.device, self.dtype)
         return self._controlnets[kind]
 
+    @property
+    def conditions(self) -> frozenset[ConditionKind]:
+        """Which ControlNets there are."""
+        return frozenset(self.controlnets)
 
-def load_models(folder: Path, device: str = "auto", dtype: Any = None) -> Models:  # noqa: ANN401 (torch.dtype, untyped here)
-    """Load a base model from a diffusers folder; nothing is fetched, nothing is unpickled.
+
+def load_models(
+    path: Path,
+    device: str = "auto",
+    dtype: Any = None,  # noqa: ANN401 (torch.dtype, untyped here)
+    settings: Settings | None = None,
+) -> Models:
+    """Load a base model; nothing is fetched, and of pickles nothing but tensors is read.
 
     Args:
-        folder: Holds model_index.json, unet, vae, text_encoder, tokenizer, scheduler and, if any, controlnet/<kind>.
+        path: A diffusers folder (model_index.json, unet, vae, text_encoder, tokenizer, scheduler, SDXL's second text_encoder_2
+            and tokenizer_2, and, if any, controlnet/<kind>), or a `.safetensors` or `.ckpt` file in LDM layout.
         device: "auto" takes a CUDA device if there is one, then Apple's, then the CPU.
-        dtype: Of UNet, text encoder and ControlNets; None takes float16 on CUDA and float32 elsewhere.
+        dtype: Of UNet, text encoders and ControlNets; None takes float16 on CUDA and float32 elsewhere.
+        settings: Say where ControlNets and CLIP's vocabulary lie; None reads the environment.
 
     Raises:
-        NotFound: There is no such folder.
-        InputError: It is a single file, not whole, broken, or of a family that we cannot run.
+        NotFound: There is no such folder or file.
+        InputError: It is not whole, broken, or of a family that we cannot run.
+        ToolMissing: It is a file, and CLIP's vocabulary is not installed.
     """
     import torch
 
-    family = detect_family(folder)
-    if family is Family.SDXL:
-        raise InputError(f"{folder} is an SDXL model, which is not supported yet; choose an SD1.5 model or the embedded one")
+    settings = settings or Settings.from_env()
+    family = detect_family(path)
     device = resolve_device(device)
     if dtype is None:
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    logger.info("loading %s base model %s on %s", family.value, folder, device)
-    with _readable(folder):
-        unet, vae, text_encoder, tokenizer = _load_parts(folder, dtype)
-    for part in (unet, vae, text_encoder):
-        _settle(part, device)
+    logger.info("loading %s base model %s on %s", family.value, path, device)
+    with readable(path):
+        if path.is_dir():
+            parts = folder.load_parts(path, family, device, dtype)
+        else:
+            parts = single_file.load_parts(path, family, device, dtype, settings.tokenizer)
     return Models(
-        folder=folder, family=family, device=device, dtype=dtype, unet=unet, vae=vae, text_encoder=text_encoder,
-        tokenizer=tokenizer, scheduler_config=read_config(folder / "scheduler" / "scheduler_config.json"),
-        conditions=frozenset(kind for kind in ConditionKind if (folder / "controlnet" / kind.value / "config.json").is_file()),
+        folder=path, family=family, device=device, dtype=dtype, unet=parts.unet, vae=parts.vae,
+        text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, text_encoder_2=parts.text_encoder_2,
+        tokenizer_2=parts.tokenizer_2, scheduler_config=parts.scheduler_config,
+        controlnets=find_controlnets(path, family, settings.controlnets),
     )  # fmt: skip
 
 
@@ -98,100 +138,3 @@ def resolve_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ToolMissing("no CUDA device was found; choose the device auto or cpu")
     return device
-
-
-def _load_parts(folder: Path, dtype: Any) -> tuple[Any, Any, Any, Any]:  # noqa: ANN401
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTokenizerFast
-
-    unet = _load_network(UNet2DConditionModel, folder / "unet", torch_dtype=dtype, low_cpu_mem_usage=False)
-    vae = _load_network(AutoencoderKL, folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    with _no_progress():
-        text_encoder = _load_text_encoder(folder / "text_encoder", dtype)
-    return unet, vae, text_encoder, CLIPTokenizerFast.from_pretrained(folder / "tokenizer", local_files_only=True)
-
-
-def _load_text_encoder(folder: Path, dtype: Any) -> Any:  # noqa: ANN401
-    """CLIP's text encoder; transformers 5 named its parameters anew, 4 (beside an older torch) gets the old names."""
-    import transformers
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    if int(transformers.__version__.split(".", maxsplit=1)[0]) >= 5:
-        return _load_network(CLIPTextModel, folder, dtype=dtype)
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / "model.safetensors")
-    named = {name if name.startswith("text_model.") else f"text_model.{name}": tensor for name, tensor in tensors.items()}
-    network = CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
-    missing = network.load_state_dict(named, strict=False).missing_keys
-    if any(not name.endswith("position_ids") for name in missing):
-        raise ValueError(f"{len(missing)} weights are missing in {folder.name}")
-    return network.to(dtype)
-
-
-def _load_network(kind: Any, folder: Path, **options: Any) -> Any:  # noqa: ANN401
-    """A network from its own folder, with every weight from the file: the libraries would fill gaps with noise."""
-    network, report = kind.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
-    )
-    if report["missing_keys"]:
-        raise ValueError(f"{len(report['missing_keys'])} weights are missing in {folder.name}")
-    return network
-
-
-def _load_controlnet(folder: Path, device: str, dtype: Any) -> Any:  # noqa: ANN401
-    from diffusers import ControlNetModel
-
-    with _readable(folder):
-        net = _load_network(ControlNetModel, folder, torch_dtype=dtype, low_cpu_mem_usage=False)
-    # The map is the same at every step, and embedding it at full size costs about as much as the rest of the net.
-    net.controlnet_cond_embedding.forward = _remember_last(net.controlnet_cond_embedding.forward)
-    return _settle(net, device)
-
-
-def _remember_last(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function with its last result kept for as long as it is called with the very same tensor."""
-    last: list[Any] = []
-
-    def remembering(tensor: Any) -> Any:  # noqa: ANN401
-        if not last or last[0] is not tensor:
-            last[:] = [tensor, function(tensor)]
-        return last[1]
-
-    return remembering
-
-
-def _settle(part: Any, device: str) -> Any:  # noqa: ANN401
-    """Make a network ready to run: on its device, without gradients, in the memory order its convolutions are fastest in."""
-    import torch
-
-    part.requires_grad_(False)
-    part.eval()
-    return part.to(device=device, memory_format=torch.channels_last)
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Turn what the loaders raise on broken or missing weights into one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"the base model {folder} cannot be loaded: {first}; fetch it again as safetensors") from error
-
-
-@contextmanager
-def _no_progress() -> Iterator[None]:
-    """Keep transformers from drawing progress bars into our output."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()

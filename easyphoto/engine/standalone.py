@@ -12,6 +12,7 @@ from easyphoto.engine.base import StepListener
 from easyphoto.engine.denoise import LATENT_FACTOR, Guide, Kept, Schedule, denoise, embed_controls
 from easyphoto.engine.lora_patch import lora_key, patched
 from easyphoto.engine.models import Models
+from easyphoto.engine.text import TextStates, added_conditions, encode_prompts, join
 from easyphoto.families import Family
 from easyphoto.records import ConditionKind, Floats, InpaintJob, LoraUse, Pixels, TextJob
 
@@ -32,7 +33,7 @@ class StandaloneEngine:
         self.models = models
         self._merged = contextlib.ExitStack()
         self._merged_key: tuple[object, ...] = ()
-        self._states: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+        self._states: OrderedDict[tuple[object, ...], TextStates] = OrderedDict()
 
     def __enter__(self) -> StandaloneEngine:
         return self
@@ -42,8 +43,8 @@ class StandaloneEngine:
 
     @property
     def name(self) -> str:
-        """The name of the base model's folder."""
-        return self.models.folder.name
+        """The name of the base model's folder or file."""
+        return self.models.name
 
     @property
     def family(self) -> Family:
@@ -95,22 +96,28 @@ class StandaloneEngine:
             self._merged_key = key
 
     def _guide(self, job: InpaintJob | TextJob) -> Guide:
-        import torch
-
-        states = [self._text_states(job.prompt)]
+        rows = [self._text_states(job.prompt)]
         if job.guidance != 1.0:
-            states.insert(0, self._text_states(job.negative))
-        return Guide(states=torch.cat(states), guidance=job.guidance, controls=embed_controls(self.models, job.conditions))
+            rows.insert(0, self._negative_states(job.negative))
+        text = join(rows)
+        height, width = (job.height, job.width) if isinstance(job, TextJob) else job.image.shape[:2]
+        return Guide(
+            states=text.states, added=added_conditions(self.models, text, (height, width)), guidance=job.guidance,
+            controls=embed_controls(self.models, job.conditions),
+        )  # fmt: skip
 
-    def _text_states(self, text: str) -> Tensor:
-        """(1, tokens, width) last hidden states; words beyond the encoder's 75 tokens are cut off, as in SD1."""
+    def _negative_states(self, text: str) -> TextStates:
+        """SDXL was trained with zeros for words that were left out; SD1.5 with the states of no words."""
+        encoded = self._text_states(text)
+        if encoded.pooled is None or text.strip():
+            return encoded
+        return TextStates(states=encoded.states * 0, pooled=encoded.pooled * 0)
+
+    def _text_states(self, text: str) -> TextStates:
+        """One prompt's states, kept for the next job with the same LoRAs."""
         key = (text, self._merged_key)
         if key not in self._states:
-            tokenizer = self.models.tokenizer
-            ids = tokenizer(
-                [text], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-            ).input_ids
-            self._states[key] = self.models.text_encoder(ids.to(self.models.device))[0]
+            self._states[key] = encode_prompts(self.models, [text])
             if len(self._states) > _PROMPTS_KEPT:
                 self._states.popitem(last=False)
         return self._states[key]

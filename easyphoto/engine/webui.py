@@ -24,6 +24,7 @@ from easyphoto.engine.webui_checkpoint import CheckpointFacts, facts_of, family_
 from easyphoto.engine.webui_controlnet import ControlNets, choose_model, fit, sizes_for
 from easyphoto.engine.webui_lora import LoraShelf
 from easyphoto.engine.webui_pass import Steps, cells, seeded
+from easyphoto.engine.webui_queue import Waiting, in_line
 from easyphoto.engine.webui_versions import Host
 from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed, LoraError, NotFound, ToolMissing
 from easyphoto.families import Family
@@ -145,20 +146,22 @@ class WebuiEngine:
         return self._shelf
 
     @contextmanager
-    def session(self, text: str = "easyphoto", passes: int = 1) -> Iterator[None]:
+    def session(self, text: str = "easyphoto", passes: int = 1, waiting: Waiting | None = None) -> Iterator[None]:
         """Have the host to ourselves for several jobs that belong together; a job outside of one makes its own.
 
         Args:
             text: What the host's progress bar says.
             passes: How many jobs will come, for its length.
+            waiting: How to wait while the host is busy; raises Cancelled where that says so.
         """
         with self._own, ExitStack() as stack:
             if not self._inside:
                 self.warnings.clear()
-                stack.enter_context(self.host.queue_lock)
+                stack.enter_context(in_line(self.host.queue_lock, waiting or Waiting()))
                 state = self.host.shared.state
                 state.begin(job=text)
                 stack.callback(state.end)
+                stack.callback(versions.remembering_hash(self.host))
                 stack.callback(self._leave)
                 state.job_count, state.textinfo, self._inside = passes, text, True
             yield
@@ -170,9 +173,9 @@ class WebuiEngine:
             versions.reload_chosen(self.host)
 
     @contextmanager
-    def lent(self, text: str = "easyphoto: training") -> Iterator[None]:
+    def lent(self, text: str = "easyphoto: training", waiting: Waiting | None = None) -> Iterator[None]:
         """Hold the GPU for a training: the host waits, and its checkpoint is off the GPU until this ends."""
-        with self.session(text):
+        with self.session(text, waiting=waiting):
             versions.unload(self.host)
             try:
                 yield

@@ -7,7 +7,8 @@ host's modules; `engine.webui` hands them over.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,10 @@ _NEUTRAL: Mapping[str, object] = {
     "sd_vae_encode_method": "Full",
 }  # fmt: skip
 """Settings of the host that would change our pictures or leave files behind; the host puts the person's own back."""
+
+
+_RELOAD_BEGINS = 1.0
+"""Seconds from the interrupt to the pages' end at "Reload UI", at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +135,22 @@ def unload(host: Host) -> None:
     """
     if _is_forge(host) or _is_reforge(host):
         host.sd_models.unload_model_weights()
-    else:
-        host.sd_models.send_model_to_cpu(host.shared.sd_model)
+    elif (loaded := _loaded(host)) is not None:
+        host.sd_models.send_model_to_cpu(loaded)
 
 
 def reload(host: Host) -> None:
     """Have the checkpoint where it was before `unload`."""
     if _is_reforge(host):
         host.sd_models.load_model_to_device()
-    elif not _is_forge(host):  # Forge loads by itself at the next picture
-        host.sd_models.send_model_to_device(host.shared.sd_model)
+    elif not _is_forge(host) and (loaded := _loaded(host)) is not None:  # Forge loads by itself at the next picture
+        host.sd_models.send_model_to_device(loaded)
+
+
+def _loaded(host: Host) -> Any | None:  # noqa: ANN401 (the host's own class)
+    """The model that AUTOMATIC1111 has loaded; None for none yet. Its `shared.sd_model` would load one to answer that."""
+    data = getattr(host.sd_models, "model_data", None)
+    return host.shared.sd_model if data is None else data.sd_model
 
 
 def reload_chosen(host: Host) -> None:
@@ -160,3 +171,56 @@ def interrupted(host: Host) -> bool:
     """Whether somebody pressed Interrupt; from 1.9 on it can also mean "after this picture"."""
     state = host.shared.state
     return bool(state.interrupted or getattr(state, "stopping_generation", False))
+
+
+def remembering_hash(host: Host) -> Callable[[], None]:
+    """Puts back what the settings say of the loaded checkpoint's hash; Forge leaves the one that it loaded for us."""
+    data, key = host.shared.opts.data, "sd_checkpoint_hash"
+    known, before = key in data, data.get(key)
+
+    def put_back() -> None:
+        if known:
+            data[key] = before
+        else:
+            data.pop(key, None)  # the host then says its own default again
+
+    return put_back
+
+
+def show_progress(host: Host, step: int, total: int) -> None:
+    """Let the host's progress bar show something that is not painting."""
+    state = host.shared.state
+    state.sampling_step, state.sampling_steps = step, total
+
+
+class InterruptWatch:
+    """Tells a press of Interrupt from "Reload UI", which every host begins with one; only the first is meant for a training."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._page = self._now()
+        self._since: float | None = None
+
+    def pressed(self) -> bool:
+        """Whether somebody wants the training to stop; asked again and again, it says so a second after the press."""
+        if not interrupted(self._host):
+            self._page, self._since = self._now(), None
+            return False
+        page = self._now()
+        if page is not self._page or not getattr(page, "is_running", True):
+            _forget_interrupt(self._host)
+            return False
+        moment = time.monotonic()
+        self._since = moment if self._since is None else self._since
+        return moment - self._since >= _RELOAD_BEGINS
+
+    def _now(self) -> Any:  # noqa: ANN401 (the host's own class)
+        """The host's pages, made anew by a reload; None under --nowebui."""
+        return getattr(self._host.shared, "demo", None)
+
+
+def _forget_interrupt(host: Host) -> None:
+    state = host.shared.state
+    state.interrupted = False
+    if hasattr(state, "stopping_generation"):
+        state.stopping_generation = False

@@ -210,6 +210,9 @@ def _too_large(name: str, what: str = "it is") -> PhotoError:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says; damaged EXIF says nothing."""
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, bytes):  # where a WebP's lies; older Pillows look for an orientation under PNG's name alone
+        image.info.setdefault("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     try:
         return ImageOps.exif_transpose(image) or image
     except _BROKEN:

@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -17,6 +17,7 @@ from easyphoto.app import App, Watch, waited_for
 from easyphoto.errors import Cancelled, EasyPhotoError, InputError, NotFound
 from easyphoto.events import Event
 from easyphoto.jobs.turns import WAITING, Turn, Turns
+from easyphoto.marking import MarkingSettings
 from easyphoto.work import JobProgress
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Desk:
     app: App
     """Of the job's owner."""
     gate: Gate
+    marking: Callable[[], MarkingSettings] = MarkingSettings.from_env
+    """Which marks finished pictures get, as it is said now."""
     cancel: threading.Event = field(default_factory=threading.Event)
     _progress: JobProgress = field(default_factory=JobProgress)
     _noted_at: float = float("-inf")

@@ -145,7 +145,7 @@ class QueueFolder:
             order: Order = from_json(record, data["order"])
         except FileNotFoundError as error:
             raise NotFound(f"the job {self.root.name} has no order any more; hand it in again") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise SpecError(f"{self.order} cannot be read ({error}); hand the job in again") from error
         return slip, order
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from easyphoto.orders import CheckOrder, DrillOrder, PortraitOrder, TrainOrder
 from easyphoto.records import Pixels
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, PortraitSettings
 from easyphoto.training.launch import find_begun, wait_for_worker
+from easyphoto.training.preprocess import NoUsablePhoto
 from easyphoto.work import FaceScore, Job, JobKind, JobResult, Missed, Picture
 
 DRILLS = "drills.txt"
@@ -47,6 +49,10 @@ def run_training(desk: Desk, order: TrainOrder) -> JobResult:
     order = dataclasses.replace(order, photos=tuple(map(desk.input, order.photos)))
     try:
         trained = desk.app.train(order, desk.watch, queued_as=desk.turn.job.id)
+    except NoUsablePhoto as error:
+        for verdict in error.verdicts:
+            desk.log(f"{verdict.photo}: {verdict.sentence}")
+        raise
     finally:
         _take_training_log(desk, order.spec.person)
     folder = _folder(desk)
@@ -70,9 +76,12 @@ def _take_training_log(desk: Desk, person: str) -> None:
 
 
 def run_check(desk: Desk, order: CheckOrder) -> JobResult:
-    """Judge the photos; the result has the verdicts."""
-    prepared = desk.app.check(dataclasses.replace(order, photos=tuple(map(desk.input, order.photos))), desk.listen)
+    """Judge the photos; the result has the verdicts, also where not one photo can be used."""
     folder = _folder(desk)
+    try:
+        prepared = desk.app.check(dataclasses.replace(order, photos=tuple(map(desk.input, order.photos))), desk.listen)
+    except NoUsablePhoto as error:
+        return folder.commit(dataclasses.replace(_blank(desk.turn.job), verdicts=error.verdicts, warnings=(str(error),)))
     folder.add("reference.png", encode_png(prepared.photos[prepared.reference].crop.pixels))
     verdicts = dataclasses.replace(_blank(desk.turn.job), verdicts=prepared.verdicts, warnings=prepared.warnings)
     return folder.commit(verdicts)
@@ -81,10 +90,12 @@ def run_check(desk: Desk, order: CheckOrder) -> JobResult:
 def run_portraits(desk: Desk, order: PortraitOrder) -> JobResult:
     """Each template in turn; those that fail are told, and if all do the job fails."""
     people = tuple(name if name is None else desk.app.people.get(name) for name in order.people)
-    marking = MarkingSettings.from_env()
+    marking = desk.marking()
     ready(marking)
     work = _Portraits(desk=desk, order=order, people=people, folder=_folder(desk), marking=marking)
-    with desk.at_gpu():
+    shown = [person for person in people if person is not None]
+    passes = len(order.templates) * order.count * len(shown) * (1 if order.second is None else 2)
+    with desk.at_gpu(), desk.app.shared.painting(shown, passes, desk.watch) as work.told:
         for number, template in enumerate(order.templates):
             work.make(number, template)
     if not work.pictures:
@@ -105,6 +116,8 @@ class _Portraits:
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     missed: list[Missed] = dataclasses.field(default_factory=list)
     errors: list[EasyPhotoError] = dataclasses.field(default_factory=list)
+    told: Sequence[str] = ()
+    """What a host's engine does otherwise than asked; grows while it paints."""
 
     def make(self, number: int, template: Path) -> None:
         """Make the pictures of one template, or note why there are none."""
@@ -133,7 +146,8 @@ class _Portraits:
         if verdict is not None and verdict.label == "refused":
             self._miss(template, InputError(verdict.sentence))
             return
-        png = encode_png(result.picture.pixels, {"parameters": result.infotext})
+        infotext = self.desk.app.shared.infotext(result.infotext, [person for person in self.people if person is not None])
+        png = encode_png(result.picture.pixels, {"parameters": infotext})
         claims = Claims(id=self.desk.turn.job.id, title=f"{stem}.png")
         file = self.folder.add(f"{stem}.png", mark(png, self.marking, claims))
         for number, face in enumerate(result.faces if self.order.stages else ()):
@@ -141,9 +155,9 @@ class _Portraits:
                 self.folder.add(f"{stem}-face{number}-{name.replace(' ', '-')}.png", encode_png(photo.pixels))
         self.pictures.append(
             Picture(
-                file=file, template=template, seed=result.seed, infotext=result.infotext, seconds=result.seconds,
+                file=file, template=template, seed=result.seed, infotext=infotext, seconds=result.seconds,
                 faces=tuple(FaceScore(person=face.person, similarity=face.similarity) for face in result.faces),
-                warnings=result.warnings, safety=verdict,
+                warnings=tuple(dict.fromkeys((*result.warnings, *self.told))), safety=verdict,
             )
         )  # fmt: skip
         self._show("finished", result.picture.pixels)

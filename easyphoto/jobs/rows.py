@@ -108,7 +108,7 @@ def job_of(row: sqlite3.Row) -> Job:
             failure=None if failure is None else from_json(Failure, json.loads(failure)), person=row["person"],
             idempotency_key=row["idempotency_key"], cancel_asked=bool(row["cancel_asked"]), version=int(row["version"]),
         )  # fmt: skip
-    except (ValueError, TypeError, SpecError) as error:
+    except (ValueError, TypeError, RecursionError, SpecError) as error:
         raise BrokenRow(f"malformed row: {error}") from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from easyphoto.jobs.folders import End, now
 from easyphoto.jobs.results import drop_half_made
 from easyphoto.jobs.store import JobStore
 from easyphoto.jobs.turns import Turns
+from easyphoto.marking import MarkingSettings
 from easyphoto.settings import Settings
 from easyphoto.store.locks import locked
 from easyphoto.training.launch import remove_begun
@@ -43,9 +45,14 @@ def runner_lock(home: Path) -> AbstractContextManager[None]:
 class Runner:
     """Takes jobs and runs them; whoever makes one holds `runner_lock`."""
 
-    def __init__(self, settings: Settings, store: JobStore, only: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, store: JobStore, only: str | None = None, app: App | None = None,
+        marking: Callable[[], MarkingSettings] = MarkingSettings.from_env,
+    ) -> None:  # fmt: skip
+        """`app` brings a host's engine along, where the jobs run inside one; `marking` is asked anew for every job."""
         self._turns = Turns(store)
-        self._app = App(settings)
+        self._app = app or App(settings)
+        self._marking = marking
         self._only = only
         self._gate = Gate()
         self._desks: dict[str, Desk] = {}
@@ -98,7 +105,8 @@ class Runner:
             if turn is None:
                 return taken
             taken = True
-            desk = Desk(turn=turn, turns=self._turns, app=self._app.for_owner(turn.job.owner), gate=self._gate)
+            app = self._app.for_owner(turn.job.owner)
+            desk = Desk(turn=turn, turns=self._turns, app=app, gate=self._gate, marking=self._marking)
             with self._guard:
                 self._desks[turn.job.id] = desk
             threading.Thread(target=self._work, args=(desk,), name=f"job-{turn.job.id}", daemon=True).start()

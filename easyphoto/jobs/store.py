@@ -273,10 +273,10 @@ class JobStore:
         rows = self.database.read(lambda connection: connection.execute(sql).fetchall())
         return tuple(Delivery(job=job_of(row), url=row["webhook"], tries=row["webhook_tries"]) for row in rows)
 
-    def webhook_done(self, job_id: str, ok: bool) -> None:
-        """Note that a webhook was told (`ok`), or that the try failed; after `WEBHOOK_TRIES` it is given up."""
+    def webhook_done(self, job_id: str, ok: bool, final: bool = False) -> None:
+        """Note that a webhook was told (`ok`), or a try failed; after a `final` one, or `WEBHOOK_TRIES`, it is given up."""
         row = self._row(job_id, None)
-        tries = TOLD if ok or row["webhook_tries"] + 1 >= WEBHOOK_TRIES else row["webhook_tries"] + 1
+        tries = TOLD if ok or final or row["webhook_tries"] + 1 >= WEBHOOK_TRIES else row["webhook_tries"] + 1
         if tries == TOLD:
             with suppress(NotFound):
                 write_text(QueueFolder(self.folder(job_id)).told, "told\n" if ok else "given up\n")

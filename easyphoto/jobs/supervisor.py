@@ -120,6 +120,8 @@ class Supervisor:
         }  # fmt: skip
         if self._settings.lora_folder is not None:
             own["EASYPHOTO_LORA_DIR"] = str(self._settings.lora_folder)
+        if self._settings.controlnets is not None:
+            own["EASYPHOTO_CONTROLNET_DIR"] = str(self._settings.controlnets)
         return {**os.environ, **own}
 
     def _trim_log(self) -> None:

@@ -161,7 +161,7 @@ def at(seconds: float) -> datetime:
 
 def _named(path: Path, field: str) -> str | None:
     """The name in a record; None where it cannot be read."""
-    with suppress(OSError, ValueError, AttributeError, EasyPhotoError):
+    with suppress(OSError, ValueError, AttributeError, RecursionError, EasyPhotoError):
         found = json.loads(path.read_text(encoding="utf-8")).get(field)
         return found if isinstance(found, str) and _id(found) else None
     return None

@@ -97,7 +97,7 @@ def _each_once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 def _decode_record(kind: type[Record], data: object, where: str) -> Record:
     if not isinstance(data, Mapping):
         raise SpecError(f"{where} must be a JSON object, got {type(data).__name__}")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     _check_keys(kind, data, where)
     values = {key: _decode(hints[key], value, f"{where}.{key}") for key, value in data.items()}
     version = values.get("schema_version", SCHEMA_VERSION)
@@ -107,7 +107,7 @@ def _decode_record(kind: type[Record], data: object, where: str) -> Record:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type[Any]) -> dict[str, Any]:
     """A record's fields with their types; kept, for working them out costs more than reading a record."""
     return get_type_hints(kind)
 

@@ -164,7 +164,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """One of the model's JSON files; raises InputError where it is missing or broken."""
     try:
         loaded = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder / name} cannot be read ({error}); fetch the base model again") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{folder / name} holds no JSON object; fetch the base model again")

@@ -9,7 +9,7 @@ zeros in such a way that the network computes exactly the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ _RESNET = {
 }  # fmt: skip
 _UNET_ENDS = {
     "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-    "conv_norm_out": "out.0", "conv_out": "out.2",
+    "conv_norm_out": "out.0", "conv_out": "out.2", "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }  # fmt: skip
 _LAST = ("out_layers.3.weight", "out_layers.3.bias")
 """A residual block whose last convolution is zero adds nothing."""
@@ -40,16 +41,19 @@ _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "
 _CHANGED_ENDS = {"conv_norm_out": "norm_out", "conv_shortcut": "nin_shortcut"}
 
 
-def unet_name(name: str, layers: int) -> str:
+def unet_name(name: str, layers: int, attended: Container[str] = ()) -> str:
     """LDM's name of a parameter of diffusers' UNet (or of the down half, in a ControlNet).
 
     Args:
         name: Such as `down_blocks.1.attentions.0.proj_in.weight`.
         layers: Residual blocks in each level of the down half.
+        attended: Which levels of the up half have attention; upsamplers stand behind it.
     """
     for diffusers, ldm in _UNET_ENDS.items():
         if name.startswith(f"{diffusers}."):
             return ldm + name[len(diffusers) :]
+    if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.+)", name):
+        return f"output_blocks.{int(match[1]) * (layers + 1) + layers}.{2 if match[1] in attended else 1}.conv.{match[2]}"
     block, part, inner = _unet_place(name, layers)
     return f"{block}.{part}.{_resnet_inner(inner) if '.resnets.' in name else inner}"
 
@@ -73,18 +77,17 @@ def _resnet_inner(inner: str) -> str:
     return f"{_RESNET[part]}.{end}"
 
 
+def unet_names(names: Iterable[str], layers: int) -> dict[str, str]:
+    """LDM's name of each parameter of a whole UNet."""
+    own = tuple(names)
+    attended = {match[1] for name in own if (match := re.match(r"up_blocks\.(\d+)\.attentions\.", name))}
+    return {name: unet_name(name, layers, attended) for name in own}
+
+
 def unet_tensors(tensors: Mapping[str, Array], layers: int) -> Tensors:
     """A UNet's parameters under LDM's names."""
-    renamed: Tensors = {}
-    for name, tensor in tensors.items():
-        if match := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.+)", name):
-            # It stands behind the attention, where the level has one.
-            last = int(match[1]) * (layers + 1) + layers
-            place = 2 if f"up_blocks.{match[1]}.attentions.{layers}.norm.weight" in tensors else 1
-            renamed[f"output_blocks.{last}.{place}.conv.{match[2]}"] = tensor
-        else:
-            renamed[unet_name(name, layers)] = tensor
-    return renamed
+    names = unet_names(tensors, layers)
+    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def vae_tensors(tensors: Mapping[str, Array], levels: int, groups: int) -> Tensors:
@@ -170,32 +173,36 @@ def controlnet_tensors(tensors: Mapping[str, Array], layers: int, context: int, 
     """
     renamed: Tensors = {}
     for name, tensor in tensors.items():
-        if name.startswith("controlnet_cond_embedding."):
-            ldm, sizes = _hint_layer(name, tensor)
-            renamed[ldm] = _filled(tensor, sizes)
-        elif name.startswith("controlnet_down_blocks."):
-            renamed[re.sub(r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)] = tensor
-        elif name.startswith("controlnet_mid_block."):
-            renamed[name.replace("controlnet_mid_block", "middle_block_out.0")] = tensor
-        else:
-            renamed[unet_name(name, layers)] = tensor
+        hint = name.startswith("controlnet_cond_embedding.")
+        renamed[controlnet_name(name, layers)] = _filled(tensor, _hint_sizes(name, tensor)) if hint else tensor
     _complete_controlnet(renamed, context)
     return _moved_back(renamed, context) if extension else renamed
 
 
-def _hint_layer(name: str, tensor: Array) -> tuple[str, tuple[int, ...]]:
-    """LDM's name of a layer of the map's embedding, and its sizes there; zero channels stay zero through all layers."""
+def controlnet_name(name: str, layers: int) -> str:
+    """LDM's name of a parameter of diffusers' ControlNetModel."""
+    if match := re.match(r"controlnet_cond_embedding\.(conv_in|conv_out|blocks\.(\d+))\.(.+)", name):
+        place = {"conv_in": 0, "conv_out": 14}.get(match[1]) if match[2] is None else 2 * (int(match[2]) + 1)
+        return f"input_hint_block.{place}.{match[3]}"
+    if name.startswith("controlnet_down_blocks."):
+        return re.sub(r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)
+    if name.startswith("controlnet_mid_block."):
+        return name.replace("controlnet_mid_block", "middle_block_out.0")
+    return unet_name(name, layers)
+
+
+def _hint_sizes(name: str, tensor: Array) -> tuple[int, ...]:
+    """The sizes that a layer of the map's embedding has in LDM; zero channels stay zero through all layers."""
     narrow, wide, broad, full = LDM_HINT_WIDTHS
     inner = [(narrow, narrow), (wide, narrow), (wide, wide), (broad, wide), (broad, broad), (full, broad)]
-    part, end = name.removeprefix("controlnet_cond_embedding.").rsplit(".", 1)
+    part = name.removeprefix("controlnet_cond_embedding.").rsplit(".", 1)[0]
     if part == "conv_in":
-        place, sizes = 0, (narrow, tensor.shape[-3] if tensor.ndim == 4 else 0)
+        sizes = (narrow, tensor.shape[-3] if tensor.ndim == 4 else 0)
     elif part == "conv_out":
-        place, sizes = 14, (tensor.shape[0], full)
+        sizes = (tensor.shape[0], full)
     else:
-        number = int(part.split(".")[1])
-        place, sizes = 2 * (number + 1), inner[number]
-    return f"input_hint_block.{place}.{end}", sizes[: min(tensor.ndim, 2)]
+        sizes = inner[int(part.split(".")[1])]
+    return sizes[: min(tensor.ndim, 2)]
 
 
 def _complete_controlnet(tensors: Tensors, context: int) -> None:

@@ -118,7 +118,7 @@ def kohya_key(prefix: str, module_name: str) -> str:
     transformers 5 dropped the level `text_model` from its CLIP text encoder; files keep the name that kohya, the WebUI
     and diffusers know, so it is put back for `lora_te`.
     """
-    if prefix.startswith(TEXT_PREFIX) and not module_name.startswith("text_model."):
+    if prefix.startswith(TEXT_PREFIX) and not module_name.startswith(("text_model.", "text_projection")):
         module_name = f"text_model.{module_name}"
     return f"{prefix}.{module_name}".replace(".", "_")
 
@@ -169,6 +169,12 @@ def _metadata(data: bytes) -> dict[str, str]:
     length = int.from_bytes(data[:8], "little")
     found = _object(data[8 : 8 + length].decode("utf-8", "replace")).get("__metadata__")
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def module_tensors(name: str, module: LoraModule, kind: Any) -> dict[str, Array]:  # noqa: ANN401 (a numpy dtype)
+    """A module's three tensors under kohya's keys, all of one precision as kohya saves them, alpha without dimensions."""
+    parts = {DOWN: module.down, UP: module.up, ALPHA: np.array(module.alpha)}
+    return {f"{name}.{end}": tensor.astype(kind) for end, tensor in parts.items()}
 
 
 def write_lora(path: Path, file: LoraFile) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from easyphoto.errors import LoraError, SpecError
-from easyphoto.store.lora_file import ALPHA, DOWN, UP, Array, LoraFile, LoraModule, Weights
+from easyphoto.store.lora_file import DOWN, Array, LoraFile, LoraModule, Weights, module_tensors
 
 
 def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile:
@@ -32,9 +32,7 @@ def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile
         parts = [(file.module(name), weight) for file, weight in zip(files, weights) if f"{name}.{DOWN}" in file.tensors]
         merged = merge_modules(name, [part for part, _ in parts], [weight for _, weight in parts])
         kind = files[0].tensors.get(f"{name}.{DOWN}", merged.down).dtype
-        tensors[f"{name}.{DOWN}"] = merged.down.astype(kind)
-        tensors[f"{name}.{UP}"] = merged.up.astype(kind)
-        tensors[f"{name}.{ALPHA}"] = np.array(merged.alpha, dtype=np.float32)
+        tensors |= module_tensors(name, merged, kind)
     return LoraFile(tensors=tensors, metadata=dict(files[0].metadata))
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 from easyphoto.__version__ import __version__
+from easyphoto.families import Family
 from easyphoto.specs import TrainSpec
 from easyphoto.store.codec import loads, to_json
 from easyphoto.store.lora_file import BASE_VERSIONS, SPEC_KEY, Array, LoraFile, serialize
 
+_ARCHITECTURES = {
+    Family.EMBEDDED: ("easyphoto-embedded", "diffusers"),
+    Family.SD15: ("stable-diffusion-v1", "diffusers"),
+    Family.SDXL: ("stable-diffusion-xl-v1-base", "https://github.com/Stability-AI/generative-models"),
+}
+"""Name of the network and of the code that its names come from."""
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 """The window of the file that the oldest WebUI hash looks at."""
 
@@ -23,7 +33,11 @@ class TrainingFacts:
     steps: int
     photos: int
     base_digest: str = ""
-    """SHA-256 of the base model's UNet file."""
+    """SHA-256 of the base model's file, where it is one."""
+    prediction: str = "epsilon"
+    """What the base model predicts, in diffusers' words."""
+    precision: str = "no"
+    """What was computed in besides float32: "fp16", "bf16" or "no"."""
     started: float = 0.0
     """Seconds since 1970."""
     finished: float = 0.0
@@ -32,43 +46,102 @@ class TrainingFacts:
 
 
 def kohya_metadata(spec: TrainSpec, facts: TrainingFacts) -> dict[str, str]:
-    """The `ss_*` fields of kohya's trainer, and the spec itself under `easyphoto_spec`."""
-    size = spec.data.size
+    """The `ss_*` and `modelspec.*` fields of kohya's trainer, and the spec itself under `easyphoto_spec`."""
+    fields = {
+        **_training_fields(spec, facts), **_data_fields(spec, facts), **_modelspec(spec, facts),
+        "ss_training_comment": f"easyphoto {__version__}",
+        "easyphoto_version": __version__,
+        "easyphoto_merged_steps": json.dumps(list(facts.merged_steps)),
+        SPEC_KEY: json.dumps(to_json(spec), ensure_ascii=False, sort_keys=True),
+    }  # fmt: skip
+    return {key: value if isinstance(value, str) else str(value) for key, value in fields.items()}
+
+
+def _training_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
+    """What was trained, on what, and how."""
+    text = spec.lora.text_encoder
     fields: dict[str, object] = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": spec.lora.rank,
         "ss_network_alpha": spec.lora.alpha,
         "ss_base_model_version": BASE_VERSIONS[spec.family],
         "ss_sd_model_name": spec.base_model.name,
-        "ss_new_sd_model_hash": facts.base_digest,
         "ss_v2": False,
         "ss_learning_rate": spec.optim.learning_rate,
         "ss_unet_lr": spec.optim.learning_rate,
-        "ss_text_encoder_lr": spec.optim.text_learning_rate if spec.lora.text_encoder else 0.0,
+        "ss_text_encoder_lr": spec.optim.text_learning_rate if text else 0.0,
+        "ss_network_dropout": None,
         "ss_optimizer": "torch.optim.adamw.AdamW",
         "ss_lr_scheduler": "constant",
+        "ss_lr_warmup_steps": 0,
+        "ss_mixed_precision": facts.precision,
+        "ss_full_fp16": False,
+        "ss_noise_offset": None,
+        "ss_loss_type": "l2",
         "ss_max_grad_norm": spec.optim.max_grad_norm,
         "ss_min_snr_gamma": spec.optim.snr_gamma,
         "ss_gradient_accumulation_steps": spec.optim.accumulation,
-        "ss_total_batch_size": spec.optim.batch_size,
-        "ss_num_train_images": facts.photos,
-        "ss_num_reg_images": 0,
+        "ss_batch_size_per_device": spec.optim.batch_size,
+        "ss_total_batch_size": spec.optim.batch_size * spec.optim.accumulation,
         "ss_steps": facts.steps,
         "ss_max_train_steps": spec.optim.steps_for(facts.photos),
-        "ss_resolution": f"({size}, {size})",
-        "ss_cache_latents": True,
         "ss_clip_skip": None,
+        "ss_max_token_length": None,
         "ss_seed": spec.seed,
         "ss_output_name": spec.person,
         "ss_training_started_at": facts.started,
         "ss_training_finished_at": facts.finished,
-        "ss_tag_frequency": json.dumps({"easyphoto": {spec.data.caption: facts.photos}}, ensure_ascii=False),
-        "ss_training_comment": f"easyphoto {__version__}",
-        "easyphoto_version": __version__,
-        "easyphoto_merged_steps": json.dumps(list(facts.merged_steps)),
-        SPEC_KEY: json.dumps(to_json(spec), ensure_ascii=False, sort_keys=True),
     }
-    return {key: value if isinstance(value, str) else str(value) for key, value in fields.items()}
+    # kohya leaves out what it does not know; an empty hash would match other empty ones.
+    known = {"ss_new_sd_model_hash": facts.base_digest, "ss_sd_model_hash": legacy_hash(spec.base_model)}
+    return fields | {name: value for name, value in known.items() if value}
+
+
+def legacy_hash(path: Path) -> str:
+    """The hash by which the oldest WebUIs tell a checkpoint, of 64 KiB inside it; "" for what is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(_LEGACY_START)
+            return hashlib.sha256(file.read(_LEGACY_LENGTH)).hexdigest()[:8]
+    except OSError:
+        return ""
+
+
+def _data_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
+    """The pictures, in kohya's words: one folder, each picture once, all of one size."""
+    size, folder = spec.data.size, "easyphoto"
+    batches = max(1, math.ceil(facts.photos / spec.optim.batch_size))
+    return {
+        "ss_num_train_images": facts.photos,
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": batches,
+        "ss_num_epochs": math.ceil(facts.steps * spec.optim.accumulation / batches),
+        "ss_resolution": f"({size}, {size})",
+        "ss_cache_latents": True,
+        "ss_flip_aug": spec.data.flip,
+        "ss_random_crop": False,
+        "ss_enable_bucket": False,
+        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": facts.photos}}),
+        "ss_tag_frequency": json.dumps({folder: {spec.data.caption: facts.photos}}, ensure_ascii=False),
+    }
+
+
+def _modelspec(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
+    """Stability's fields, which newer tools read in place of kohya's (ModelSpec 1.0.1)."""
+    architecture, code = _ARCHITECTURES[spec.family]
+    fields: dict[str, object] = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.implementation": code,
+        "modelspec.implementation_version": f"easyphoto/{__version__}",
+        "modelspec.title": spec.person,
+        "modelspec.resolution": f"{spec.data.size}x{spec.data.size}",
+        "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else "epsilon",
+    }
+    if facts.finished:
+        when = datetime.fromtimestamp(int(facts.finished), timezone.utc)
+        fields["modelspec.date"] = when.replace(tzinfo=None).isoformat()
+    return fields
 
 
 def spec_of(file: LoraFile) -> TrainSpec | None:
@@ -87,7 +160,7 @@ def renamed(file: LoraFile, name: str) -> LoraFile:
     if spec is None:
         return file
     kept = json.dumps(to_json(replace(spec, person=name)), ensure_ascii=False, sort_keys=True)
-    return with_hashes(file.tensors, {**file.metadata, "ss_output_name": name, SPEC_KEY: kept})
+    return with_hashes(file.tensors, {**file.metadata, "ss_output_name": name, "modelspec.title": name, SPEC_KEY: kept})
 
 
 def with_hashes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> LoraFile:

@@ -298,7 +298,7 @@ def _read(folder: Path) -> Person:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         person = from_json(Person, data)
-    except (OSError, ValueError, SpecError) as error:
+    except (OSError, ValueError, RecursionError, SpecError) as error:
         raise InputError(f"{path} cannot be read ({error}); train the person again or delete them") from error
     return replace(
         person, folder=folder, lora=_inside(folder, person.lora), reference=_inside(folder, person.reference),

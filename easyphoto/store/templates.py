@@ -60,7 +60,7 @@ def _listed(folder: Path) -> tuple[Template, ...]:
     path = folder / INDEX
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); correct it or remove it") from error
     if not isinstance(entries, list):
         raise InputError(f"{path} must hold a list of templates, got {type(entries).__name__}; correct it or remove it")

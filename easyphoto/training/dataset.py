@@ -44,6 +44,11 @@ class LatentCache:
         """How many photos."""
         return int(self.mean.shape[0])
 
+    @property
+    def variants(self) -> int:
+        """How many crops of each photo, mirror images counted."""
+        return int(self.mean.shape[1])
+
     def draw(self, places: Tensor, noise: Generator) -> Tensor:
         """Samples of the latents' distributions.
 
@@ -56,7 +61,7 @@ class LatentCache:
         """
         import torch
 
-        crops = torch.randint(self.mean.shape[1], places.shape, generator=noise)
+        crops = torch.randint(self.variants, places.shape, generator=noise)
         mean, deviation = self.mean[places, crops], self.deviation[places, crops]
         return mean + deviation * torch.randn(mean.shape, generator=noise).to(mean.device)
 
@@ -65,8 +70,13 @@ def generator(seed: int, *place: object) -> Generator:
     """A CPU generator that depends on the seed and the place alone: a resumed training draws what it would have drawn."""
     import torch
 
+    return torch.Generator().manual_seed(place_seed(seed, *place))
+
+
+def place_seed(seed: int, *place: object) -> int:
+    """A number that depends on the seed and the place alone."""
     digest = hashlib.sha256(repr((seed, *place)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def batch_places(photos: int, batch: int, first: int, seed: int) -> Tensor:
@@ -150,13 +160,22 @@ def _encode(models: Models, pictures: list[Pixels]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents, (pictures, 4, size / 8, size / 8) each."""
     import torch
 
-    vae, factor = models.vae, models.vae.config.scaling_factor
+    vae, factor, at_once, start = models.vae, models.vae.config.scaling_factor, _ENCODE_AT_ONCE, 0
     means, deviations = [], []
-    with torch.no_grad():
-        for start in range(0, len(pictures), _ENCODE_AT_ONCE):
-            stack = torch.from_numpy(np.stack(pictures[start : start + _ENCODE_AT_ONCE])).permute(0, 3, 1, 2)
-            images = (stack.float() / 127.5 - 1).to(models.device).contiguous(memory_format=torch.channels_last)
-            latents = vae.encode(images).latent_dist
-            means.append(latents.mean.float() * factor)
-            deviations.append(latents.std.float() * factor)
+    while start < len(pictures):
+        stack = torch.from_numpy(np.stack(pictures[start : start + at_once])).permute(0, 3, 1, 2)
+        try:
+            with torch.no_grad():
+                images = (stack.float() / 127.5 - 1).to(models.device).contiguous(memory_format=torch.channels_last)
+                latents = vae.encode(images).latent_dist
+        except torch.OutOfMemoryError:
+            if at_once == 1 and vae.use_tiling:
+                raise
+            if at_once == 1:
+                vae.enable_tiling()
+            at_once = 1
+            continue
+        means.append(latents.mean.float() * factor)
+        deviations.append(latents.std.float() * factor)
+        start += at_once
     return torch.cat(means), torch.cat(deviations)

@@ -1,153 +1,247 @@
 """The LoRA under training: kohya's network, wrapped around a model's own layers and taken off again without a trace.
 
 Which layers, how they begin and what they are called follow kohya's `networks.lora`: every Linear and 1x1 convolution
-inside a `Transformer2DModel` of the UNet, every Linear of a `CLIPAttention` or `CLIPMLP` of the text encoder; down begins
+inside a `Transformer2DModel` of the UNet, every Linear of a `CLIPAttention` or `CLIPMLP` of the text encoders; down begins
 as kaiming_uniform(a = sqrt 5), up as zero, so that training starts from the base model itself.
 
-Names keep diffusers' blocks (`lora_unet_down_blocks_1_...`), as kohya's do. On a UNet of SD1.5's shape the WebUI turns
-them into its own; the embedded base has three levels instead of four, which no WebUI release knows.
+Names keep diffusers' blocks (`lora_unet_down_blocks_1_...`), as kohya's do, but for SDXL's (see `store.lora_names`). On a UNet
+of SD1.5's shape the WebUI turns them into its own; the embedded base has three levels instead of four, which no WebUI release
+knows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easyphoto.engine.models import Models
 from easyphoto.errors import LoraError
 from easyphoto.specs import LoraSpec
-from easyphoto.store.lora_file import ALPHA, DOWN, TEXT_PREFIX, UNET_PREFIX, UP, Array, kohya_key
+from easyphoto.store.lora_file import ALPHA, DOWN, UP, Array
+from easyphoto.store.lora_names import text_key, unet_keys
+from easyphoto.training.blocks import FastBlocks
+from easyphoto.training.factors import FactorBlock
+from easyphoto.training.linear import LoraLinear
+from easyphoto.training.planner import Course
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-    from torch.nn import Module, Parameter
+    from torch.nn import Module
 
 _UNET_PARENTS = ("Transformer2DModel",)
 _TEXT_PARENTS = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
 
 
 class LoraLayer:
-    """The two factors beside one Linear or 1x1 convolution."""
+    """The two factors beside one Linear or 1x1 convolution, of each person."""
 
-    def __init__(self, name: str, module: Any, spec: LoraSpec, noise: Generator) -> None:  # noqa: ANN401 (a torch Module)
-        import torch
-
-        weight: Tensor = module.weight
+    def __init__(self, name: str, module: Any, block: FactorBlock, spec: LoraSpec) -> None:  # noqa: ANN401 (a torch Module)
         self.name = name
         self.module = module
-        self.scale = spec.alpha / spec.rank
         self.alpha = spec.alpha
-        ones = (1,) * (weight.ndim - 2)
+        self.scale = block.scale
+        self._block = block
+        self._ones = (1,) * (module.weight.ndim - 2)
+
+    @property
+    def down(self) -> Tensor:
+        """(people, rank, inputs) float32, a view: writing into it changes the LoRA."""
+        group, at = self._block.place[self.module]
+        return group.down[:, at]
+
+    @property
+    def up(self) -> Tensor:
+        """(people, outputs, rank) float32, a view as well."""
+        group, at = self._block.place[self.module]
+        return group.up[:, at]
+
+    def begin(self, noises: Sequence[Generator]) -> None:
+        """Give the downs their first values, each person's drawn from their own generator."""
+        import torch
+
+        _, rank, inputs = self.down.shape
         # kaiming_uniform with a = sqrt 5 is uniform within 1 / sqrt(inputs).
-        bound = 1 / math.sqrt(weight.shape[1])
-        down = (torch.rand(spec.rank, weight.shape[1], *ones, generator=noise) * 2 - 1) * bound
-        up = torch.zeros(weight.shape[0], spec.rank, *ones)
-        self.down: Parameter = torch.nn.Parameter(down.to(weight.device))
-        self.up: Parameter = torch.nn.Parameter(up.to(weight.device))
-        self._forward: Callable[[Tensor], Tensor] = module.forward
+        bound = 1 / math.sqrt(inputs)
+        for person, noise in enumerate(noises):
+            self.down[person].copy_((torch.rand(rank, inputs, generator=noise) * 2 - 1) * bound)
 
     def attach(self) -> None:
         """Have the layer add its change to every result from now on."""
-        self.module.forward = self._added
+        whole = LoraLinear(self._block, (self.module,))
+        point = bool(self._ones)
+        self.module.forward = lambda x, *_, **__: whole.point(x) if point else whole(x)
 
     def detach(self) -> None:
         """Leave the layer as it was built."""
         self.module.__dict__.pop("forward", None)
 
-    def fused_weight(self) -> Tensor:
-        """The layer's weight with the change added, in its own precision."""
+    def fused_weight(self, person: int = 0) -> Tensor:
+        """The layer's weight with a person's change added, in the model's precision."""
         import torch
 
         weight: Tensor = self.module.weight
+        group, at = self._block.place[self.module]
+        if group.merged is not None:
+            return group.merged[person, at].view(weight.shape)
         with torch.no_grad():
-            delta = (self.scale * self.up.flatten(1) @ self.down.flatten(1)).view(weight.shape)
+            delta = (self.scale * self.up[person] @ self.down[person]).view(weight.shape).to(weight.device)
             return (weight.float() + delta).to(weight.dtype)
 
-    def _added(self, x: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: ANN401 (diffusers may pass a scale of its own)
-        import torch.nn.functional as F
+    def tensors(self, kind: type[np.floating[Any]], person: int) -> dict[str, Array]:
+        """The factors of one person under kohya's keys."""
+        down, up = (factor[person].detach().cpu().numpy().astype(kind) for factor in (self.down, self.up))
+        return {
+            f"{self.name}.{DOWN}": down.reshape(*down.shape, *self._ones),
+            f"{self.name}.{UP}": up.reshape(*up.shape, *self._ones),
+            f"{self.name}.{ALPHA}": np.array(self.alpha, dtype=kind),
+        }
 
-        # The factors stay float32 and are rounded where they meet half-precision activations: their steps are too
-        # small for half precision to add up.
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
-        if down.ndim == 2:
-            return self._forward(x) + F.linear(F.linear(x, down), up) * self.scale
-        return self._forward(x) + F.conv2d(F.conv2d(x, down), up) * self.scale
+    def take(self, tensors: Mapping[str, Array], person: int) -> None:
+        """The factors of one person from a file; raises LoraError where they do not fit."""
+        import torch
+
+        for end, own in ((DOWN, self.down[person]), (UP, self.up[person])):
+            found = tensors.get(f"{self.name}.{end}")
+            if found is None or found.shape != (*own.shape, *self._ones):
+                raise LoraError(f"{self.name}.{end} does not fit this training; start it anew")
+            own.copy_(torch.from_numpy(np.array(found, dtype=np.float32)).view(own.shape))
 
 
 class LoraNetwork:
-    """All layers of one LoRA; active between `attach` and `detach`."""
+    """All layers of the LoRAs of one or several people; active between `attach` and `detach`."""
 
-    def __init__(self, unet: Module, text_encoder: Module | None, spec: LoraSpec, seed: int) -> None:
+    def __init__(self, models: Models, spec: LoraSpec, seeds: Sequence[int] = (0,), merged: bool = True) -> None:
         """Prepare the factors; nothing is changed in the models yet.
 
         Args:
-            unet: diffusers' UNet2DConditionModel.
-            text_encoder: transformers' CLIPTextModel; None leaves it out of the LoRA.
-            spec: Rank and alpha.
-            seed: Decides the first values of the downs.
+            models: UNet and text encoders.
+            spec: Rank, alpha, and whether the text encoders have layers.
+            seeds: One a person: decides the first values of the downs.
+            merged: See `factors`.
         """
         import torch
 
-        noise = torch.Generator().manual_seed(seed)
-        self.unet_layers = [
-            LoraLayer(kohya_key(UNET_PREFIX, name), module, spec, noise) for name, module in _targets(unet, _UNET_PARENTS)
-        ]
-        texts = [] if text_encoder is None or not spec.text_encoder else _targets(text_encoder, _TEXT_PARENTS)
-        self.text_layers = [LoraLayer(kohya_key(TEXT_PREFIX, name), module, spec, noise) for name, module in texts]
-        if not self.unet_layers:
+        self.models = models
+        self.people = len(seeds)
+        self._checkpointing = False
+        unet = _targets(models.unet, _UNET_PARENTS)
+        if not unet:
             raise LoraError("the base model's UNet has no Transformer2DModel to train; choose a Stable Diffusion model")
+        keys = unet_keys([name for name, _ in unet], models.family, models.unet.config.layers_per_block)
+        texts: list[tuple[str, Module]] = []
+        if spec.text_encoder:
+            for number, encoder in enumerate(models.text_encoders):
+                found = _targets(encoder, _TEXT_PARENTS)
+                texts += [(text_key(name, models.family, number), module) for name, module in found]
+        parts = [[(keys[name], module) for name, module in unet], texts]
+        self.blocks = [
+            FactorBlock([module for _, module in part], spec.rank, spec.alpha / spec.rank, self.people, merged)
+            for part in parts if part
+        ]  # fmt: skip
+        self.unet_layers, self.text_layers = (
+            [LoraLayer(name, module, block, spec) for name, module in part]
+            for part, block in zip(parts, (*self.blocks, self.blocks[0]))
+        )
+        with torch.no_grad():
+            noises = [torch.Generator().manual_seed(seed) for seed in seeds]
+            for layer in self.layers:
+                layer.begin(noises)
+        self._fast: FastBlocks | None = None
 
     @property
     def layers(self) -> list[LoraLayer]:
-        """UNet first, then text encoder."""
+        """UNet first, then text encoders."""
         return [*self.unet_layers, *self.text_layers]
+
+    def settle(self, dtype: Any) -> None:  # noqa: ANN401 (torch.dtype)
+        """Have models and factors work in this precision; what the factors are added to keeps the one it was loaded in.
+
+        Weights in half precision have eight times bfloat16's digits: small changes move the sum where bfloat16 alone would
+        swallow them.
+        """
+        from torch.nn import Module
+
+        for network in (self.models.unet, *self.models.text_encoders):
+            Module.to(network, dtype)  # diffusers' own `to` warns of layers that no UNet of ours has
+        self.models.dtype = dtype
+        for block in self.blocks:
+            block.settle(dtype)
+
+    def follow(self, course: Course) -> None:
+        """Compute that way from now on."""
+        attached = self._fast is not None
+        if attached:
+            self.detach()
+        for block in self.blocks:
+            if block.merged != course.merged:
+                block.merged = course.merged
+                block.settle(block.dtype)
+            if course.offload:
+                block.keep_on("cpu")
+        if course.checkpointing != self._checkpointing:
+            self._checkpointing = course.checkpointing
+            unet = self.models.unet
+            (unet.enable_gradient_checkpointing if course.checkpointing else unet.disable_gradient_checkpointing)()
+        if attached:
+            self.attach()
 
     def attach(self) -> None:
         """Let the models be trained."""
+        self.refresh()
         for layer in self.layers:
             layer.attach()
+        self._fast = FastBlocks(unet=self.models.unet, block=self.blocks[0], whole=not self._checkpointing)
+        self._fast.attach()
 
     def detach(self) -> None:
         """Leave the models as they were loaded, bit for bit."""
         for layer in self.layers:
             layer.detach()
+        if self._fast:
+            self._fast.detach()
+            self._fast = None
+
+    def refresh(self) -> None:
+        """Bring what the models compute with up to date with the factors."""
+        for block in self.blocks:
+            block.refresh()
 
     @contextmanager
-    def fused(self) -> Iterator[None]:
-        """Have the changes in the weights themselves, so that rendering costs nothing more; attached again afterwards.
+    def fused(self, person: int = 0) -> Iterator[None]:
+        """Have a person's changes in the weights themselves, so that rendering costs nothing more; attached again afterwards.
 
-        bfloat16 weights are left alone and the changes stay beside them: its three digits would round off much of a
-        small change.
+        Where they are not merged while training, bfloat16 weights are left alone and the changes stay beside them: its three
+        digits would round off much of a small change.
         """
         import torch
 
-        if self.layers[0].module.weight.dtype == torch.bfloat16:
+        self.refresh()
+        if self.layers[0].module.weight.dtype == torch.bfloat16 and not self.blocks[0].merged:
             yield
             return
         originals = [layer.module.weight for layer in self.layers]
         self.detach()
         try:
             for layer in self.layers:
-                layer.module.weight = torch.nn.Parameter(layer.fused_weight(), requires_grad=False)
+                layer.module.weight = torch.nn.Parameter(layer.fused_weight(person), requires_grad=False)
             yield
         finally:
             for layer, weight in zip(self.layers, originals):
                 layer.module.weight = weight
             self.attach()
 
-    def state_dict(self, kind: type[np.floating[Any]] = np.float16) -> dict[str, Array]:
-        """The factors under kohya's keys."""
+    def state_dict(self, kind: type[np.floating[Any]] = np.float16, person: int = 0) -> dict[str, Array]:
+        """A person's factors under kohya's keys."""
         tensors: dict[str, Array] = {}
         for layer in self.layers:
-            tensors[f"{layer.name}.{DOWN}"] = layer.down.detach().cpu().numpy().astype(kind)
-            tensors[f"{layer.name}.{UP}"] = layer.up.detach().cpu().numpy().astype(kind)
-            tensors[f"{layer.name}.{ALPHA}"] = np.array(layer.alpha, dtype=np.float32)
+            tensors.update(layer.tensors(kind, person))
         return tensors
 
-    def load_state_dict(self, tensors: Mapping[str, Array]) -> None:
+    def load_state_dict(self, tensors: Mapping[str, Array], person: int = 0) -> None:
         """Take the factors from a file of the same training.
 
         Raises:
@@ -157,11 +251,7 @@ class LoraNetwork:
 
         with torch.no_grad():
             for layer in self.layers:
-                for end, own in ((DOWN, layer.down), (UP, layer.up)):
-                    found = tensors.get(f"{layer.name}.{end}")
-                    if found is None or found.shape != tuple(own.shape):
-                        raise LoraError(f"{layer.name}.{end} does not fit this training; start it anew")
-                    own.copy_(torch.from_numpy(np.array(found, dtype=np.float32)))
+                layer.take(tensors, person)
 
 
 def _targets(network: Module, parents: tuple[str, ...]) -> list[tuple[str, Module]]:

@@ -77,7 +77,7 @@ def read_prepared(folder: Path) -> PreparedSet:
             embedding=arrays["embedding"],
             warnings=tuple(index["warnings"]),
         )
-    except (ValueError, KeyError, TypeError, OSError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError, safetensors.SafetensorError) as error:
         raise PhotoError(f"the prepared photos in {folder} are broken ({error}); prepare them again") from error
 
 

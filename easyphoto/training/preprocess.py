@@ -16,18 +16,19 @@ from easyphoto.faces.embed import median_embedding
 from easyphoto.faces.tools import FaceTools
 from easyphoto.imaging import geometry, masks
 from easyphoto.imaging.io import load_photo
-from easyphoto.records import Face, Floats, Photo, PreparedPhoto, PreparedSet, Verdict
+from easyphoto.records import Face, Floats, Photo, PreparedPhoto, PreparedSet, Reason, Verdict
 from easyphoto.training.identity import MainPerson, find_main_person
 from easyphoto.training.judge import Candidate, judge
 from easyphoto.training.prepared_files import read_prepared, write_prepared
 from easyphoto.training.reference import choose_reference
 from easyphoto.training.survey import Seen, survey
 
-__all__ = ["PrepareOptions", "prepare", "read_prepared", "write_prepared"]
+__all__ = ["NoUsablePhoto", "PrepareOptions", "prepare", "read_prepared", "write_prepared"]
 
 _RETOUCH = 0.5
 _KEPT_PIXELS = 1_500_000
 """An original is shrunk to this many pixels to be shown; the crop is made before."""
+_STRANGERS = "no two faces are alike; take photos of one person, or name those that are to be taken anyway"
 _FEW = 5
 _WHITE = 255.0
 
@@ -58,6 +59,14 @@ class PrepareOptions:
             raise SpecError(f"crop_ratio must be within 1-6 face sizes, got {self.crop_ratio}")
 
 
+class NoUsablePhoto(PhotoError):
+    """Not one photo can be trained on; each photo's own verdict says why."""
+
+    def __init__(self, sentence: str, verdicts: tuple[Verdict, ...]) -> None:
+        super().__init__(sentence)
+        self.verdicts = verdicts
+
+
 def prepare(paths: Sequence[Path], tools: FaceTools, options: PrepareOptions | None = None) -> PreparedSet:
     """Judge every photo and prepare those that are taken.
 
@@ -70,18 +79,21 @@ def prepare(paths: Sequence[Path], tools: FaceTools, options: PrepareOptions | N
         The prepared photos with a verdict on each photo handed in, in that order.
 
     Raises:
-        PhotoError: No photo can be used, with the reasons; or the photos show different people.
+        NoUsablePhoto: Not one can be used, or they show different people.
+        PhotoError: There are no photos.
         ToolMissing: A face tool is not installed.
     """
     options = options or PrepareOptions()
     if not paths:
         raise PhotoError("no photos were given; name pictures or a folder with pictures")
     seen = survey(paths, tools, options.listener)
-    person = _main_person(seen, tools.recognizer.same_person_below, options.override)
+    person = _main_person(seen, tools.recognizer.same_person_below)
     pairs = judge(seen, person, options.override, options.max_photos) if person else _no_faces(seen)
+    _refuse_strangers(seen, person, pairs, options.override)
     taken = [candidate for candidate, verdict in pairs if verdict.accepted]
     if person is None or not taken:
-        raise PhotoError(_why_none([verdict for _, verdict in pairs]))
+        verdicts = tuple(verdict for _, verdict in pairs)
+        raise NoUsablePhoto(_why_none(verdicts), verdicts)
     photos = []
     for step, candidate in enumerate(taken, start=1):
         photos.append(_prepare_one(candidate, tools, options))
@@ -97,23 +109,25 @@ def prepare(paths: Sequence[Path], tools: FaceTools, options: PrepareOptions | N
     )
 
 
-def _main_person(seen: Sequence[Seen], limit: float, override: frozenset[str]) -> MainPerson | None:
-    """Whose photos these are, None if no photo shows a face.
-
-    Raises:
-        PhotoError: Three or more photos, no two of which show the same person, unless photos were taken by name.
-    """
+def _main_person(seen: Sequence[Seen], limit: float) -> MainPerson | None:
+    """Whose photos these are, None if no photo shows a face."""
     sightings = [[face.sighting for face in photo.faces] for photo in seen]
-    with_faces = sum(bool(faces) for faces in sightings)
-    if not with_faces:
-        return None
-    person = find_main_person(sightings, limit)
-    if with_faces > 2 and person.agreeing < 2 and not override & {photo.name for photo in seen}:
-        raise PhotoError(
-            f"the {with_faces} photos show different people: no two faces are alike; take photos of one person, "
-            "or name those that are to be taken anyway"
-        )
-    return person
+    return find_main_person(sightings, limit) if any(sightings) else None
+
+
+def _refuse_strangers(
+    seen: Sequence[Seen], person: MainPerson | None, pairs: Sequence[tuple[Candidate, Verdict]], override: frozenset[str]
+) -> None:
+    """Refuse three or more photos no two of which show the same person, unless photos were taken by name."""
+    with_faces = sum(bool(photo.faces) for photo in seen)
+    if person is None or with_faces <= 2 or person.agreeing >= 2 or override & {photo.name for photo in seen}:
+        return
+    verdicts = tuple(
+        replace(verdict, accepted=False, reason=Reason.OTHER_PERSON, sentence=f"{_STRANGERS.capitalize()}.")
+        if verdict.accepted or verdict.reason is Reason.OTHER_PERSON else verdict
+        for _, verdict in pairs
+    )  # fmt: skip
+    raise NoUsablePhoto(f"the {with_faces} photos show different people: {_STRANGERS}", verdicts)
 
 
 def _no_faces(seen: Sequence[Seen]) -> tuple[tuple[Candidate, Verdict], ...]:

@@ -19,9 +19,12 @@ from easyphoto.store.codec import dumps, from_json
 from easyphoto.store.lora_file import LoraFile, read_lora, serialize, write_lora
 from easyphoto.store.lora_meta import TrainingFacts, kohya_metadata, with_hashes
 from easyphoto.training.dataset import cache_latents
+from easyphoto.training.draws import Learner
 from easyphoto.training.ensemble import Choice, best_picture, choose
 from easyphoto.training.job import JobFolder
 from easyphoto.training.lora import LoraNetwork
+from easyphoto.training.memory import gpu_memory_gib, placed
+from easyphoto.training.planner import choose as choose_course
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.progress import Clock, Reporter, Stop
 from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, checkpoint_steps, fit
@@ -49,8 +52,8 @@ def run_job(job: JobFolder, reporter: Reporter, stop: Stop) -> TrainResult:
     work = _Work(job=job, spec=spec, reporter=reporter, stop=stop)
     judge = work.make_judge(models, prepared, order.templates)
     training = work.begin(models, prepared, judge)
-    training.network.attach()
     try:
+        training.network.attach()
         choice = work.train(training, judge)
     finally:
         training.network.detach()
@@ -58,19 +61,12 @@ def run_job(job: JobFolder, reporter: Reporter, stop: Stop) -> TrainResult:
 
 
 def load_training_models(spec: TrainSpec) -> Models:
-    """The base model in the precision that training wants: bfloat16 on GPUs that have it, as it cannot overflow.
+    """The base model, on a GPU in half precision: `LoraNetwork.settle` turns it into what training wants.
 
     Raises:
         SpecError: The base model is of another family than the spec says, or cannot be trained.
     """
-    import torch
-
-    device = resolve_device(spec.device)
-    dtype: torch.dtype | None = None
-    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
-        dtype = torch.bfloat16
-        torch.backends.cuda.matmul.allow_tf32 = True
-    models = load_models(spec.base_model, device, dtype)
+    models = _load(spec, resolve_device(spec.device))
     if models.family is not spec.family:
         raise SpecError(
             f"the base model {spec.base_model.name} is of the {models.family.value} family and the training was ordered for "
@@ -78,6 +74,33 @@ def load_training_models(spec: TrainSpec) -> Models:
         )
     check_prediction(models)
     return models
+
+
+def _load(spec: TrainSpec, device: str) -> Models:
+    """Everything on the device, or where that does not hold it all, what the steps need."""
+    import torch
+
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # streams and kernels of ours go to the current one
+    if not choose_course(spec, gpu_memory_gib(device))[0].offload:
+        return load_models(spec.base_model, device)
+    models = load_models(spec.base_model, "cpu", torch.float16)
+    models.device = device
+    models.unet.to(device)
+    if spec.lora.text_encoder and spec.optim.text_learning_rate > 0:
+        for encoder in models.text_encoders:
+            encoder.to(device)
+    return models
+
+
+def training_dtype(device: str) -> torch.dtype:
+    """bfloat16 on GPUs that compute in it, as it cannot overflow; float16 on others; float32 elsewhere."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return torch.float32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +135,13 @@ class _Work:
             self.check()
             reporter.progress("caching", done, total)
 
-        cache = cache_latents(models, prepared, spec, on_photo)
-        network = LoraNetwork(models.unet, models.text_encoder, spec.lora, spec.seed)
-        training = Training(models, network, cache, spec)
+        with placed(models, [models.vae]):
+            cache = cache_latents(models, prepared, spec, on_photo)
+        rungs = choose_course(spec, gpu_memory_gib(models.device))
+        network = LoraNetwork(models, spec.lora, (spec.seed,), rungs[0].merged)
+        network.settle(training_dtype(models.device))
+        learners = (Learner(cache=cache, spec=spec),)
+        training = Training(models, network, learners, rungs, lambda message: reporter.say("log", message=message))
         if self.job.state.exists():
             training.load_state_dict(read_lora(self.job.state).tensors)
             reporter.say("log", message=f"going on after step {training.step} of {training.total}")
@@ -155,11 +182,11 @@ class _Work:
     def finish(self, training: Training, choice: Choice, began: float) -> TrainResult:
         """Write the LoRA with its metadata and, last, the result."""
         facts = TrainingFacts(
-            steps=training.step, photos=training.cache.photos, started=began, finished=time.time(), merged_steps=choice.steps
+            steps=training.step, photos=training.photos, started=began, finished=time.time(), merged_steps=choice.steps
         )
         write_lora(self.job.lora, with_hashes(choice.file.tensors, kohya_metadata(self.spec, facts)))
         result = TrainResult(
-            lora=self.job.lora, steps=training.step, photos=training.cache.photos, checkpoints=choice.checkpoints,
+            lora=self.job.lora, steps=training.step, photos=training.photos, checkpoints=choice.checkpoints,
             chosen=choice.chosen, face_id_picture=best_picture(choice.checkpoints), seconds=round(self.reporter.seconds, 2),
             losses=tuple(training.losses),
         )  # fmt: skip
@@ -174,14 +201,14 @@ class _Work:
         write_lora(path, LoraFile(tensors=training.network.state_dict()))
         if judge:
             with training.network.fused():
-                score = self._judge(judge, step, merged=False)
+                score = self._judge(training, judge, step, merged=False)
             scores.append(score)
             write_text(self.job.scores, dumps(tuple(scores)))
         judged = scores[-1].score if judge else None
         self.reporter.say("checkpoint", stage="training", step=step, total=training.total, path=str(path), score=judged)
         self._save_state(training)
 
-    def _judge(self, judge: Judge, step: int, merged: bool) -> CheckpointScore:
+    def _judge(self, training: Training, judge: Judge, step: int, merged: bool) -> CheckpointScore:
         stage = "merging" if merged else "validating"
         self.reporter.progress(stage, 0, judge.templates)
 
@@ -190,7 +217,9 @@ class _Work:
             left = round(self.reporter.clock.seconds_left, 1)
             self.reporter.say("sample", stage=stage, step=step, path=str(path), score=score, seconds_left=left)
 
-        return judge.judge(self.job.validation, step, merged, JudgeHooks(before_step=self.check, after_picture=after_picture))
+        hooks = JudgeHooks(before_step=self.check, after_picture=after_picture)
+        with placed(training.models, training.waiting):
+            return judge.judge(self.job.validation, step, merged, hooks)
 
     def _settle(self, training: Training, judge: Judge | None, scores: list[CheckpointScore]) -> Choice:
         if judge is None:
@@ -200,7 +229,7 @@ class _Work:
         def judge_merge(file: LoraFile, step: int) -> CheckpointScore:
             training.network.load_state_dict(file.tensors)
             with training.network.fused():
-                score = self._judge(judge, step, merged=True)
+                score = self._judge(training, judge, step, merged=True)
             self.reporter.say("merged", stage="merging", step=step, score=score.score)
             return score
 

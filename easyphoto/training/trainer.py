@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easyphoto.engine.models import Models
+from easyphoto.engine.text import TextStates, added_conditions, encode_tokens, tokenize
 from easyphoto.errors import JobFailed, SpecError
 from easyphoto.specs import TrainSpec
 from easyphoto.store.lora_file import Array
-from easyphoto.training.dataset import LatentCache, batch_places, generator
-from easyphoto.training.lora import LoraLayer, LoraNetwork
+from easyphoto.training.device_steps import DeviceSteps
+from easyphoto.training.draws import Dealer, Draw, Learner
+from easyphoto.training.lora import LoraNetwork
+from easyphoto.training.memory import is_out_of_memory, set_aside, waiting_parts
+from easyphoto.training.optimizer import Optimizer
+from easyphoto.training.planner import Course, least
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
-_OPTIMIZER = "optimizer"
-"""Beginning of the optimiser's keys in the state file."""
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_WEIGHT_DECAY = 0.01
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,43 +35,78 @@ class Hooks:
     before_step: Callable[[], None]
     """Asked before every step whether to go on."""
     after_step: Callable[[int, float], None]
-    """Told the steps done and the last loss."""
+    """Told the steps done and the last loss that is known; on a GPU that of a step or two before."""
     checkpoint: Callable[[Training], None]
     """Saves and judges what has been learnt so far."""
 
 
 class Training:
-    """A LoRA on its way: models, factors, optimiser, and how far it has come."""
+    """LoRAs on their way: models, factors, optimiser, and how far they have come."""
 
-    def __init__(self, models: Models, network: LoraNetwork, cache: LatentCache, spec: TrainSpec) -> None:
+    def __init__(
+        self, models: Models, network: LoraNetwork, learners: Sequence[Learner], rungs: Sequence[Course] = (Course(),),
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:  # fmt: skip
+        """Prepare the first step.
+
+        Args:
+            models: The base model.
+            network: Attached; with a LoRA for each learner.
+            learners: Who is trained; all with the same rank, rates, batch and size.
+            rungs: How, and what to fall back on where memory runs out.
+            say: Told when it does.
+        """
         import torch
         from diffusers import DDPMScheduler
 
-        self.models = models
-        self.network = network
-        self.cache = cache
-        self.spec = spec
+        self.models, self.network, self.learners = models, network, tuple(learners)
+        self.spec: TrainSpec = learners[0].spec
         self.step = 0
-        self.losses: list[float] = []
-        self.total = spec.optim.steps_for(cache.photos)
+        self.history: list[tuple[float, ...]] = []
+        """Each person's loss at every step that has ended."""
+        self.total = max(learner.spec.optim.steps_for(learner.cache.photos) for learner in learners)
         config = {key: value for key, value in models.scheduler_config.items() if not key.startswith("_")}
         self._schedule = DDPMScheduler.from_config(config)
         self._kept: Tensor = self._schedule.alphas_cumprod.to(models.device)
-        self._tokens = models.tokenizer(
-            [spec.data.caption], padding="max_length", max_length=models.tokenizer.model_max_length, truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(models.device)  # fmt: skip
-        self._states = None if self._trains_text else self._encode_caption().detach()
-        self.optimizer = self._make_optimizer()
-        self._scaler = torch.amp.GradScaler(enabled=models.dtype == torch.float16)
+        self._dealer = Dealer(learners, len(self._kept))
+        self._rungs, self._say = tuple(rungs), say
+        network.follow(self.course)
+        self._tokens = tokenize(models, [learner.spec.data.caption for learner in learners])
+        self._states: TextStates | None = None
+        if not self._trains_text:
+            with torch.no_grad():
+                self._states = self._encode_at_home()
+        blocks = network.blocks if self._trains_text else network.blocks[:1]
+        optim = self.spec.optim
+        self._blocks = blocks
+        self.optimizer = Optimizer(
+            blocks, (optim.learning_rate, optim.text_learning_rate), optim.max_grad_norm, models.dtype == torch.float16
+        )
+        self._device = self._device_steps()
+
+    @property
+    def course(self) -> Course:
+        """How steps are computed now."""
+        return self._rungs[0]
+
+    @property
+    def waiting(self) -> list[Any]:
+        """Parts of the models that wait in main memory."""
+        return waiting_parts(self.models, self._trains_text) if self.course.offload else []
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step that has ended; the mean over several people."""
+        return [float(np.mean(people)) for people in self.history]
+
+    @property
+    def photos(self) -> int:
+        """Of the first person."""
+        return self.learners[0].cache.photos
 
     @property
     def _trains_text(self) -> bool:
         return bool(self.network.text_layers) and self.spec.optim.text_learning_rate > 0
-
-    @property
-    def _parameters(self) -> list[Any]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def loss(self, part: int = 0) -> Tensor:
         """Mean squared error of the predicted noise (arXiv 2006.11239, equation 14), at this step's own draw.
@@ -76,60 +114,72 @@ class Training:
         Args:
             part: Which micro-batch of the step.
         """
-        import torch
-
-        optim = self.spec.optim
-        noise = generator(self.spec.seed, "step", self.step, part)
-        drawn = (self.step * optim.accumulation + part) * optim.batch_size
-        latents = self.cache.draw(batch_places(self.cache.photos, optim.batch_size, drawn, self.spec.seed), noise)
-        target = torch.randn(latents.shape, generator=noise).to(latents.device)
-        times = spread_timesteps(optim.batch_size, len(self._kept), noise, optim.timestep_power).to(latents.device)
-        noisy = self._schedule.add_noise(latents, target, times)
-        predicted = self.models.unet(
-            noisy.to(self.models.dtype).contiguous(memory_format=torch.channels_last), times,
-            encoder_hidden_states=self._caption_states().expand(optim.batch_size, -1, -1), return_dict=False,
-        )[0]  # fmt: skip
-        if self._schedule.config.prediction_type == "v_prediction":
-            target = self._schedule.get_velocity(latents, target, times)
-        errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
-        mean: Tensor = (errors * self._weights(times)).mean()
-        return mean
+        self.network.refresh()
+        batch = self.spec.optim.batch_size
+        return self._losses(self._dealer.deal(self.step).part(part * batch, (part + 1) * batch)).mean()
 
     def update(self) -> float:
-        """One step of the optimiser; returns the loss before it.
+        """One step of the optimiser; returns the loss before it, on a GPU the last one that is known.
 
         Raises:
             JobFailed: The loss or its gradient is no number any more; the factors are as before the step.
         """
-        import torch
+        while True:
+            try:
+                return self._advance()
+            except RuntimeError as error:
+                if least(self._rungs) or not is_out_of_memory(error):
+                    raise
+            self._step_down()
 
-        optim = self.spec.optim
-        total = 0.0
-        self.optimizer.zero_grad(set_to_none=True)
-        for part in range(optim.accumulation):
-            loss = self.loss(part) / optim.accumulation
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        self._scaler.unscale_(self.optimizer)
-        length = float(torch.nn.utils.clip_grad_norm_(self._parameters, optim.max_grad_norm))
-        # Half precision overflows now and then: the scaler leaves such a step out and goes on with a smaller scale.
-        if not math.isfinite(total) or not (math.isfinite(length) or self._scaler.is_enabled()):
-            raise JobFailed(f"the loss is no number any more after step {self.step}; train again with a lower learning rate")
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+    def _step_down(self) -> None:
+        """Go on with the next course; the step that did not fit has changed nothing."""
+        self._device = None
+        self._draw = None
+        self.network.detach()
+        before, self._rungs = self.course, self._rungs[1:]
+        self._say(f"the GPU's memory does not hold {before}; going on with {self.course}")
+        set_aside(self.models, self.waiting)
+        self.network.follow(self.course)
+        self.optimizer.follow()
+        self.network.attach()
+        self._device = self._device_steps()
+
+    def _device_steps(self) -> DeviceSteps | None:
+        if not self.models.device.startswith("cuda"):
+            return None
+        return DeviceSteps(run=self._whole_step, graphed=self.course.graphed)
+
+    def _advance(self) -> float:
+        self._draw = self._dealer.deal(self.step)
+        if self._device is None:
+            self._note([self._whole_step().tolist()])
+            self.step += 1
+            return float(np.mean(self.history[-1]))
+        if not self._device.ready:
+            self._prepare(self._device)
+        self._device.start(self.step)
         self.step += 1
-        self.losses.append(total)
-        return total
+        self._note(self._device.reports())
+        return float(np.mean(self.history[-1])) if self.history else math.nan
+
+    def flush(self) -> None:
+        """Wait for all steps that are under way.
+
+        Raises:
+            JobFailed: One of them had no number as its loss; `step` is the last one before it.
+        """
+        if self._device is not None:
+            self._note(self._device.reports(all_of_them=True))
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that going on needs, in full precision."""
-        state = dict(self.network.state_dict(np.float32))
-        for number, parameter in enumerate(self._parameters):
-            for name in _MOMENTS:
-                if parameter in self.optimizer.state:
-                    state[f"{_OPTIMIZER}.{number}.{name}"] = self.optimizer.state[parameter][name].detach().cpu().numpy()
-        state["losses"] = np.array(self.losses, np.float64)
-        return state
+        self.flush()
+        state: dict[str, Array] = {}
+        for person in range(len(self.learners)):
+            mark = f"{person}:" if person else ""
+            state |= {f"{mark}{key}": value for key, value in self.network.state_dict(np.float32, person).items()}
+        return {**state, **self.optimizer.state_dict(), "losses": np.array(self.history, np.float64)}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Go on where a state was saved.
@@ -137,33 +187,98 @@ class Training:
         Raises:
             LoraError: It belongs to another training.
         """
+        for person in range(len(self.learners)):
+            mark = f"{person}:" if person else ""
+            self.network.load_state_dict({key.removeprefix(mark): value for key, value in state.items()}, person)
+        self.optimizer.load_state_dict(state)
+        self.history = [tuple(float(loss) for loss in people) for people in state["losses"]]
+        self.step = len(self.history)
+
+    def _prepare(self, device: DeviceSteps) -> None:
+        """Rehearse and capture; as long as the optimiser takes the training for broken, it changes nothing."""
         import torch
 
-        self.network.load_state_dict(state)
-        for number, parameter in enumerate(self._parameters):
-            keys = {name: f"{_OPTIMIZER}.{number}.{name}" for name in _MOMENTS}
-            self.optimizer.state[parameter] = {
-                name: torch.from_numpy(np.array(state[key])).to(parameter.device) for name, key in keys.items() if key in state
-            }
-        self.losses = [float(loss) for loss in state["losses"]]
-        self.step = len(self.losses)
+        torch.backends.cudnn.benchmark = True
+        self.optimizer.broken.fill_(1.0)
+        try:
+            device.prepare()
+        finally:
+            self.optimizer.broken.fill_(0.0)
 
-    def _make_optimizer(self) -> Any:  # noqa: ANN401 (torch.optim.AdamW)
+    def _note(self, reports: list[list[float]]) -> None:
+        """Take losses into the history.
+
+        A report is the losses, how long the gradient was, and whether the training is broken.
+        """
+        for *losses, broken in reports:
+            if broken:
+                step = self.step = len(self.history)
+                raise JobFailed(f"the loss is no number any more after step {step}; train again with a lower learning rate")
+            self.history.append(tuple(losses))
+
+    def _whole_step(self) -> Tensor:
+        """Gradients of all pictures and the update: reads only tensors that stay where they are."""
         import torch
 
-        optim = self.spec.optim
-        groups = [{"params": _factors(self.network.unet_layers), "lr": optim.learning_rate}]
-        if self._trains_text:
-            groups.append({"params": _factors(self.network.text_layers), "lr": optim.text_learning_rate})
-        return torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY, fused=self.models.device != "mps")
+        self.network.refresh()
+        total = torch.zeros(len(self.learners), device=self.models.device)
+        draws = [] if self._draw is None else self._draw.split(self.course.micro or self._dealer.pictures)
+        for number, draw in enumerate(draws):
+            losses = self._losses(draw) * (draw.rows.shape[1] / self._dealer.pictures)
+            torch.autograd.backward(losses.sum() * self.optimizer.scale)
+            total += losses.detach()
+            for block in self._blocks:
+                block.collect(first=number == 0)
+        self.optimizer.step(total)
+        return torch.cat([total, self.optimizer.broken[None].to(total.device)])
 
-    def _caption_states(self) -> Tensor:
-        """(1, tokens, width): kept where the text encoder is frozen, else one row a step for the whole batch."""
-        return self._encode_caption() if self._states is None else self._states
+    def _losses(self, draw: Draw) -> Tensor:
+        """(people,) mean loss of each."""
+        import torch
 
-    def _encode_caption(self) -> Tensor:
-        states: Tensor = self.models.text_encoder(self._tokens)[0]
-        return states
+        flat = Draw(
+            rows=draw.rows.flatten(), times=draw.times.flatten(),
+            sample=draw.sample.flatten(0, 1), noise=draw.noise.flatten(0, 1),
+        )  # fmt: skip
+        latents = self._dealer.mean[flat.rows] + self._dealer.deviation[flat.rows] * flat.sample
+        kept = self._kept[flat.times].view(-1, 1, 1, 1)
+        noisy, target = kept.sqrt() * latents + (1 - kept).sqrt() * flat.noise, flat.noise
+        if self._schedule.config.prediction_type == "v_prediction":
+            target = kept.sqrt() * flat.noise - (1 - kept).sqrt() * latents
+        words = self._words()
+        predicted = self.models.unet(
+            noisy.to(self.models.dtype).contiguous(memory_format=torch.channels_last), flat.times,
+            encoder_hidden_states=words.states, added_cond_kwargs=self._added(words, draw.rows.shape[1]), return_dict=False,
+        )[0]  # fmt: skip
+        errors = (predicted.float() - target).square().mean(dim=(1, 2, 3)) * self._weights(flat.times)
+        mean: Tensor = errors.view(draw.rows.shape).mean(1)
+        return mean
+
+    def _encode_at_home(self) -> TextStates:
+        """The captions, encoded where the text encoders lie: a GPU that has no room for them needs none."""
+        tokens = [part.to(encoder.device) for part, encoder in zip(self._tokens, self.models.text_encoders)]
+        found, device = encode_tokens(self.models, tokens), self.models.device
+        return TextStates(states=found.states.to(device), pooled=None if found.pooled is None else found.pooled.to(device))
+
+    def _words(self) -> TextStates:
+        """One row a person: kept where the text encoders are frozen, else encoded in every step."""
+        if self._states is None:
+            return encode_tokens(self.models, self._tokens)
+        # Another object every time: what is computed from it is remembered by it, and the factors have changed.
+        states, pooled = self._states.states, self._states.pooled
+        return TextStates(states=states.view(states.shape), pooled=pooled)
+
+    def _added(self, words: TextStates, pictures: int) -> dict[str, Any] | None:
+        if words.pooled is None:
+            return None
+        side = self.spec.data.size
+        pooled = words.pooled.repeat_interleave(pictures, dim=0)
+        if self._sizes is None:
+            self._sizes = (added_conditions(self.models, words, (side, side)) or {})["time_ids"][:1]
+        return {"text_embeds": pooled, "time_ids": self._sizes.expand(len(pooled), -1)}
+
+    _sizes: Any = None
+    _draw: Draw | None = None
 
     def _weights(self, times: Tensor) -> Tensor:
         """(batch,) Min-SNR weights (arXiv 2303.09556, section 3.4), or ones."""
@@ -179,10 +294,6 @@ class Training:
         return clipped / ratio
 
 
-def _factors(layers: Sequence[LoraLayer]) -> list[Tensor]:
-    return [factor for layer in layers for factor in (layer.down, layer.up)]
-
-
 def fit(training: Training, every: int, hooks: Hooks) -> None:
     """Train to the end; checkpoints come every so many steps and after the last.
 
@@ -190,11 +301,15 @@ def fit(training: Training, every: int, hooks: Hooks) -> None:
         Cancelled: A hook wanted to stop.
         JobFailed: The loss stopped being a number.
     """
+    saved = checkpoint_steps(training.total, every)
     while training.step < training.total:
         hooks.before_step()
         loss = training.update()
+        if training.step in saved:
+            training.flush()
+            loss = training.losses[-1]
         hooks.after_step(training.step, loss)
-        if training.step in checkpoint_steps(training.total, every):
+        if training.step in saved:
             hooks.checkpoint(training)
 
 
@@ -206,24 +321,6 @@ def checkpoint_steps(total: int, every: int) -> tuple[int, ...]:
 def checkpoint_every(spec: TrainSpec, total: int) -> int:
     """Steps between checkpoints; without judging, a quarter of the way, so that a killed training loses no more."""
     return spec.validate.every or max(1, math.ceil(total / 4))
-
-
-def spread_timesteps(batch: int, steps: int, noise: Generator, power: float = 1.0) -> Tensor:
-    """(batch,) timesteps of 0 .. steps - 1, one from each of `batch` equally likely parts.
-
-    Each part is hit in every batch, so the loss varies less from step to step than with independent draws (stratified
-    sampling; the low-discrepancy sampler of arXiv 2107.00630 does so for continuous time).
-
-    Args:
-        batch: How many.
-        steps: Length of the noise schedule.
-        noise: CPU generator.
-        power: 1 is uniform, more favours early timesteps, which have little noise.
-    """
-    import torch
-
-    places = (torch.arange(batch) + torch.rand(batch, generator=noise)) / batch
-    return (places**power * steps).long().clamp(max=steps - 1)
 
 
 def check_prediction(models: Models) -> None:

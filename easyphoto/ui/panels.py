@@ -20,8 +20,12 @@ _STATES = {
     JobState.CANCELLED: "stopped",
 }  # fmt: skip
 MOST_SAMPLES = 12
-NOTHING = "<i hidden data-easyphoto-awake></i>"
-"""Where there is no job to show: tells the page that it was heard."""
+_TELL = '<p class="easyphoto-empty" data-easyphoto-awake><span>{}</span></p>'
+NOTHING = {
+    JobKind.TRAINING: _TELL.format("Nothing is being trained. Progress, scores and test pictures will appear here."),
+    JobKind.PORTRAITS: _TELL.format("Nothing is being made. The portraits will appear here."),
+}
+"""Where there is no job to show; it also tells the page that it was heard."""
 
 
 def live(view: View, poll: str) -> str:
@@ -58,11 +62,14 @@ def _progress(view: View) -> str:
     story = view.story
     done, total = _share(view)
     percent = 100 * done / total if total else 0
-    facts = [words(one_line(story.stage) or "starting")]
+    stage = story.stage.rpartition(": ")[2] if story.pictures_total else story.stage
+    facts = [words(one_line(stage) or "starting")]
     if story.train_total and done:
         facts.append(words(f"step {done} of {total}"))
     elif story.total:
         facts.append(words(f"{story.step} of {story.total}"))
+    if story.pictures_total > 1:
+        facts.insert(0, words(f"picture {min(story.pictures + 1, story.pictures_total)} of {story.pictures_total}"))
     if story.seconds_left:
         facts.append(words(f"about {duration(story.seconds_left)} left"))
     bar = (
@@ -72,9 +79,11 @@ def _progress(view: View) -> str:
     return f'{bar}<p class="easyphoto-facts">{" &middot; ".join(facts)}</p>'
 
 
-def _share(view: View) -> tuple[int, int]:
-    """(done, all) of what the bar stands for: a training's steps, else the steps of the present stage."""
+def _share(view: View) -> tuple[float, int]:
+    """(done, all) of what the bar stands for: a training's steps, the portraits, else the steps of the present stage."""
     story = view.story
+    if story.pictures_total:
+        return min(story.pictures + story.within, story.pictures_total), story.pictures_total
     if story.train_total:
         steps = [step for step, _ in story.losses[-1:]] + [mark.step for mark in story.marks]
         return min(max(steps, default=0), story.train_total), story.train_total

@@ -198,7 +198,10 @@ def _checked(result: TrainResult, parcel: _Parcel, person: Person) -> TrainResul
 
 
 def _verdicts(text: str) -> tuple[Verdict, ...]:
-    data = json.loads(text)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
     if not isinstance(data, list):
         raise InputError(f"{VERDICTS} in this file is no list; export the person again")
     return tuple(from_json(Verdict, item) for item in data)

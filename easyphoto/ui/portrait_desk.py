@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easyphoto.errors import EasyPhotoError, NotFound
+from easyphoto.families import Family
 from easyphoto.imaging.io import load_photo
 from easyphoto.orders import PortraitOrder
 from easyphoto.records import Pixels
@@ -17,7 +18,7 @@ from easyphoto.store.templates import get_template
 from easyphoto.ui import cards, history, panels
 from easyphoto.ui.desk import NOBODY, Change, Page, Values, handler, knob_values, named
 from easyphoto.ui.history import Entry, entries_of
-from easyphoto.ui.knobs import PORTRAIT_KNOBS, widened
+from easyphoto.ui.knobs import PORTRAIT_KNOBS, portrait_defaults, widened
 from easyphoto.ui.names import read_list
 from easyphoto.ui.ordering import PortraitForm, form_of, portrait_order
 from easyphoto.ui.story import View
@@ -32,6 +33,8 @@ GALLERY, SINGLE, BATCH = "Template gallery", "Single image", "Batch of images"
 SOURCES = (GALLERY, SINGLE, BATCH)
 PEOPLE = tuple(f"portrait_person_{number}" for number in range(1, MOST_PEOPLE + 1))
 KNOBS = tuple(f"portrait_{knob.name}" for knob in PORTRAIT_KNOBS)
+LISTS = ("portrait_notice", *PEOPLE, *KNOBS)
+"""What changes when a page is opened, and whenever somebody may have been trained."""
 WAYS = ("portrait_page", "portrait_source", "portrait_chosen", "portrait_upload", "portrait_batch")
 """What says which templates are wanted."""
 FORM = (*WAYS, *PEOPLE, *KNOBS, "portrait_second", "portrait_stages")
@@ -62,6 +65,8 @@ class PortraitPage(Page):
         """This page's own templates, by the name they have in results."""
         self.drawn: object = None
         """What the pictures on the page were drawn from."""
+        self.family: Family | None = None
+        """Whose settings the page shows; None: those it was built with."""
 
 
 class PortraitDesk:
@@ -70,6 +75,7 @@ class PortraitDesk:
     def __init__(self, studio: Studio, thumbs: Thumbs) -> None:
         self._studio = studio
         self._thumbs = thumbs
+        self._built_for = studio.family
 
     @handler("portrait")
     def templates(self, values: Values) -> Values:
@@ -113,14 +119,19 @@ class PortraitDesk:
 
     @handler("portrait", quiet=True)
     def refresh(self, values: Values) -> Values:
-        """Offer the people that there are now."""
+        """Offer the people that there are now, and the settings of the base model that portraits are made with now."""
         names = [person.name for person in self._studio.people()]
-        found: Values = {}
+        found = self._settings(values)
         for number, control in enumerate(PEOPLE):
             now = values.get(control)
             alone = names[0] if number == 0 and len(names) == 1 else NOBODY
             found[control] = Change(choices=[NOBODY, *names], value=now if now in names else alone)
         return found
+
+    @handler("portrait", quiet=True)
+    def choose_person(self, values: Values) -> Values:
+        """Put every control to what the person's family wants."""
+        return self._settings(values)
 
     @handler("portrait")
     def choose(self, values: Values) -> Values:
@@ -149,13 +160,16 @@ class PortraitDesk:
         }
 
     @handler("portrait")
-    def use_again(self, _values: Values, key: str) -> Values:
+    def use_again(self, values: Values, key: str) -> Values:
         """Fill the form in as it was for an earlier portrait."""
         entry = history.entry(self._studio, key)
         order = self._studio.order(entry.result.id)
         if not isinstance(order, PortraitOrder):
             raise NotFound("nobody knows any more how this picture was made; its parameters stand beside it")
-        return self._filled(form_of(self._studio, order, entry.picture.seed))
+        form = form_of(self._studio, order, entry.picture.seed)
+        # Or the tab would be filled with the family's own settings when it opens.
+        values["portrait_page"].family = self._family(form.people)
+        return self._filled(form)
 
     def to_send(self, page: PortraitPage) -> tuple[Pixels | None, str]:
         """The picture that is looked at, (height, width, 3) RGB, and its infotext."""
@@ -167,6 +181,24 @@ class PortraitDesk:
     def gallery(self, chosen: Sequence[str] = ()) -> str:
         """The template gallery."""
         return cards.templates(self._studio.templates(), chosen, self._thumbs.of)
+
+    def _settings(self, values: Values) -> Values:
+        """What the family wants that will paint, where it is another than the page shows: the first chosen person's.
+
+        In a WebUI that need not be the family of the checkpoint that is chosen there.
+        """
+        page: PortraitPage = values["portrait_page"]
+        family = self._family([values.get(control) for control in PEOPLE])
+        if family is (page.family or self._built_for):
+            return {}
+        page.family = family
+        return named("portrait", portrait_defaults(family))
+
+    def _family(self, chosen: Sequence[object]) -> Family:
+        """Of the first chosen person, or the only one there is; else of the base model."""
+        people = self._studio.people()
+        families = [person.family for person in people if person.name in chosen or len(people) == 1]
+        return families[0] if families else self._studio.family
 
     def _filled(self, form: PortraitForm) -> Values:
         names = [person.name for person in self._studio.people()]
@@ -219,7 +251,8 @@ class PortraitDesk:
         buttons = {"portrait_generate": Change(interactive=not under_way), "portrait_stop": Change(visible=under_way)}
         if view is None:
             page.job, page.drawn = None, None
-            return {**dict.fromkeys(PANEL[:8], ""), **buttons, "portrait_save": Change(visible=False)}
+            empty = {**dict.fromkeys(PANEL[:8], ""), "portrait_live": panels.NOTHING[JobKind.PORTRAITS]}
+            return {**empty, **buttons, "portrait_save": Change(visible=False)}
         found = {"portrait_live": panels.live(view, POLL), **buttons}
         drawn = (view.job.id, view.job.state, len(view.story.samples), view.story.log)
         if drawn != page.drawn:

@@ -18,6 +18,7 @@ from easyphoto.ui.portrait_desk import (
     FACES,
     FORM,
     GALLERY,
+    LISTS,
     PANEL,
     PEOPLE,
     SINGLE,
@@ -72,8 +73,9 @@ def wire(controls: Controls, desks: Desks) -> None:
     on(parts["portrait_generate"].click, _sending(sent, desk, _with_files(desk.generate)), FORM, (*PANEL, *sent))
     on(parts["portrait_stop"].click, _sending(sent, desk, desk.stop), page, (*PANEL, *sent))
     on(parts["portrait_poll"].click, _sending(sent, desk, desk.poll), page, (*PANEL, *sent))
-    on(parts["portrait_refresh"].click, desk.refresh, (*page, *PEOPLE), ("portrait_notice", *PEOPLE))
-    on(parts["portrait_tab"].select, desk.refresh, (*page, *PEOPLE), ("portrait_notice", *PEOPLE))
+    on(parts["portrait_refresh"].click, desk.refresh, (*page, *PEOPLE), LISTS)
+    on(parts["portrait_tab"].select, desk.refresh, (*page, *PEOPLE), LISTS)
+    on(parts[PEOPLE[0]].input, desk.choose_person, (*page, *PEOPLE), LISTS)
     picked = _sending(sent, desk, desk.choose)
     on(parts["portrait_picked_go"].click, picked, (*page, "portrait_picked"), ("portrait_notice", *CHOSEN, *sent))
     on(parts["portrait_save"].click, desk.save, page, ("portrait_notice", "portrait_saved"))

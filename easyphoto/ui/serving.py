@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -19,26 +20,36 @@ MayEnter = Callable[[str, str], bool]
 """Whether a name and a password are somebody's who may use the tabs."""
 LARGEST_UPLOAD = 200 * 1024 * 1024
 """Bytes of one file."""
-_HINT = "Any name; the password is the token that was shown when the server was first started."
+ANY_NAME = "Any name; the password is the token that was shown when the server was first started."
+OWN_NAME = "The name and the password that the server was started with."
 
 
-def mount(app: Any, studio: Studio, options: TabOptions | None = None, may_enter: MayEnter | None = None) -> Any:  # noqa: ANN401
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """Who may use the tabs."""
+
+    may_enter: MayEnter
+    hint: str = ANY_NAME
+    """What the login page says."""
+
+
+def mount(app: Any, studio: Studio, options: TabOptions | None = None, login: Login | None = None) -> Any:  # noqa: ANN401
     """Serve the tabs below "/" of a FastAPI application.
 
     Args:
         app: The application; what it has at other paths goes first. Its life is that of the tabs.
         studio: Whose people, jobs and results they show.
         options: How they are shown.
-        may_enter: Asked by a login page; None asks nobody, which is for a server that this machine alone can reach.
+        login: Asked by a login page; None asks nobody, which is for a server that this machine alone can reach.
 
     Returns:
         The application.
     """
     own_room(studio)
     page = build(studio, options or TabOptions())
-    login: dict[str, Any] = {"auth": may_enter, "auth_message": _HINT} if may_enter else {}
+    door: dict[str, Any] = {"auth": login.may_enter, "auth_message": login.hint} if login else {}
     limits: dict[str, Any] = {"max_file_size": LARGEST_UPLOAD} if versions.MAJOR >= 4 else {}
-    return gr.mount_gradio_app(app, page, path="/", **login, **limits, **versions.served(dress()))
+    return gr.mount_gradio_app(app, page, path="/", **door, **limits, **versions.served(dress()))
 
 
 def own_room(studio: Studio) -> None:

@@ -13,6 +13,13 @@ from easyphoto.work import Job, JobResult, JobState
 _LOG_LINES = 200
 _REMEMBERED = 64
 """Jobs whose stories are kept."""
+_PASSAGES = {
+    "plan": (0.0, 0.02), "fuse": (0.02, 0.05), "first pass": (0.05, 0.48), "fuse again": (0.48, 0.5),
+    "second pass": (0.5, 0.92), "paste back": (0.92, 0.97), "score": (0.97, 1.0),
+}  # fmt: skip
+"""Where in the making of a portrait each stage begins and ends, as its seconds are usually shared out."""
+_FINISHED = "finished"
+"""The stage of a sample that is a portrait in its last state."""
 Events = Iterable[tuple[int, Event]]
 
 
@@ -51,6 +58,12 @@ class Story:
     losses: tuple[tuple[int, float], ...] = ()
     """(step, loss)"""
     marks: tuple[Mark, ...] = ()
+    pictures: int = 0
+    """Portraits that are finished."""
+    pictures_total: int = 0
+    """Portraits that were ordered; 0 until it is known."""
+    within: float = 0.0
+    """How far the next portrait is, 0 to 1."""
     samples: tuple[Sample, ...] = ()
     log: tuple[str, ...] = ()
 
@@ -114,7 +127,7 @@ def _next(story: Story, event: Event) -> Story:
     if event.kind == "sample" and event.path:
         sample = Sample(name=event.path, step=event.step, score=event.score, stage=event.stage)
         left = event.seconds_left if event.seconds_left is not None else story.seconds_left
-        return replace(story, samples=(*story.samples, sample), seconds_left=left)
+        return _painted(replace(story, samples=(*story.samples, sample), seconds_left=left), event)
     if event.kind in ("checkpoint", "merged"):
         return _judged(story, event)
     if event.kind == "progress":
@@ -130,7 +143,20 @@ def _moved(story: Story, event: Event) -> Story:
     return replace(story, stage=event.stage or story.stage, step=event.step, total=event.total, seconds_left=left)
 
 
+def _painted(story: Story, event: Event) -> Story:
+    """The story with how many portraits there are; a training's pictures come without a total."""
+    if not event.total:
+        return story
+    within = 0.0 if event.stage == _FINISHED else story.within
+    return replace(story, pictures=event.step, pictures_total=event.total, within=within)
+
+
 def _progressed(story: Story, event: Event) -> Story:
+    begin, end = _PASSAGES.get(event.stage.rpartition(": ")[2], (0.0, 0.0))
+    if end:
+        # Several faces go through the same stages: the bar waits rather than going back.
+        reached = begin + (end - begin) * (event.step / event.total if event.total else 0.0)
+        return replace(story, within=max(story.within, reached))
     if event.stage != "training":
         return story
     story = replace(story, train_total=event.total)

@@ -34,6 +34,7 @@ _PAGES = 512
 """Open pages whose last jobs are known."""
 _SHOWN_FOR = timedelta(hours=12)
 """How long a page that is opened anew still shows a job that has ended."""
+_FAMILIES = {Family.EMBEDDED: "embedded", Family.SD15: "SD1.5", Family.SDXL: "SDXL"}
 _KINDS = {TrainOrder: JobKind.TRAINING, PortraitOrder: JobKind.PORTRAITS, CheckOrder: JobKind.CHECK}
 
 
@@ -44,6 +45,11 @@ class BaseModel:
     id: str
     family: Family
     path: Path
+
+    @property
+    def label(self) -> str:
+        """What lists show: its family beside its name."""
+        return f"{self.id} ({_FAMILIES[self.family]})"
 
 
 class Studio:
@@ -77,18 +83,24 @@ class Studio:
     def models(self) -> tuple[BaseModel, ...]:
         """The base models that are installed, the settings' own first."""
         own = self.app.settings.base_model
-        others = sorted(self._models.iterdir()) if self._models is not None and self._models.is_dir() else []
-        found = [self._model(path) for path in (own, *(path for path in others if path != own))]
+        others = [path for path in checkpoints(self._models) if path != own] if self._models is not None else []
+        found = [self._model(path) for path in (own, *others)]
         named = {model.id: model for model in reversed([model for model in found if model is not None])}
         return tuple(reversed(named.values()))
 
     def model(self, identifier: str | None = None) -> BaseModel:
-        """A base model, the settings' own for None; NotFound if it is none of ours."""
+        """A base model by its id or label, the settings' own for None; NotFound if it is none of ours."""
         for model in self.models():
-            if identifier in (None, "", model.id):
+            if identifier in (None, "", model.id, model.label):
                 return model
         known = ", ".join(model.id for model in self.models()) or "none"
         raise NotFound(f"there is no base model {identifier!r}; there are: {known}")
+
+    def labels(self) -> tuple[str, ...]:
+        """The base models as a list shows them: the one that portraits are made with first, then family by family."""
+        first, *others = self.models() or (None,)
+        rest = sorted((model for model in others if model), key=lambda model: (list(Family).index(model.family), model.id))
+        return tuple(model.label for model in (first, *rest) if model)
 
     @property
     def family(self) -> Family:
@@ -233,7 +245,21 @@ class Studio:
                 family = None
             self._families[path] = family  # noted when it is known: twenty pages may ask at once
         family = self._families[path]
-        return None if family is None else BaseModel(id=path.name, family=family, path=path)
+        folder = self._models
+        name = path.relative_to(folder).as_posix() if folder is not None and path.is_relative_to(folder) else path.name
+        return None if family is None else BaseModel(id=name, family=family, path=path)
+
+
+def checkpoints(folder: Path, depth: int = 3) -> Iterator[Path]:
+    """What may be a base model in a folder and those below it, by name: diffusers folders and `.safetensors` files.
+
+    A `.ckpt` file, which takes torch to look into, is used where it is named itself.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (path.is_file() and path.suffix.lower() == ".safetensors") or (path / "model_index.json").is_file():
+            yield path
+        elif path.is_dir() and depth > 1:
+            yield from checkpoints(path, depth - 1)
 
 
 def twins(path: Path) -> Iterator[Path]:

@@ -1,4 +1,12 @@
-"""All tabs in one page: by itself, or as a part of a host's."""
+"""All tabs in one page: by itself, or as a part of a host's.
+
+How it is built: each `*_tab.py` lays its components out inside whatever `gradio.Blocks` is open and keeps them in one
+`Controls`, by name; a component's element is called "easyphoto_" + name. Events take and give values by these names and go
+to a desk (`*_desk.py`), which knows no Gradio; they run at once, without a place in Gradio's queue, and none is offered to
+programs. What a page needs to remember lies in `gradio.State`s, one for each tab. The page's script (`javascript/easyphoto.js`)
+presses hidden buttons to follow jobs and to hand over what was chosen in HTML of ours. A host loads `style.css` and
+`javascript/` itself; a page of our own brings both (`dress`).
+"""
 
 from __future__ import annotations
 

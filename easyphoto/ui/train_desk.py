@@ -35,6 +35,8 @@ PANEL = (
     "train_use", "train_check",
 )  # fmt: skip
 """What changes with the jobs."""
+OPENED = (*PANEL, "train_model", *KNOBS)
+"""What changes when a page is opened."""
 
 
 class TrainPage(Page):
@@ -58,6 +60,7 @@ class TrainDesk:
     def __init__(self, studio: Studio, thumbs: Thumbs) -> None:
         self._studio = studio
         self._thumbs = thumbs
+        self._built_with = studio.labels()
 
     @handler("train")
     def upload(self, values: Values, files: Sequence[Path]) -> Values:
@@ -117,11 +120,13 @@ class TrainDesk:
     def poll(self, values: Values) -> Values:
         """Show how things stand; the first time, find the training that is under way."""
         page: TrainPage = values["train_page"]
+        models: Values = {}
         if not page.opened:
             page.opened = True
             current = self._studio.current(JobKind.TRAINING)
             page.job = current.id if current else None
-        return {**self._checked(page), **self._panel(page)}
+            models = self._models()
+        return {**models, **self._checked(page), **self._panel(page)}
 
     @handler("train")
     def choose_model(self, values: Values) -> Values:
@@ -133,6 +138,14 @@ class TrainDesk:
         with suppress(NotFound):
             return self._studio.job(page.job).person if page.job else None
         return None
+
+    def _models(self) -> Values:
+        """The base models there are now, where they are others than when the page was built."""
+        labels = self._studio.labels()
+        if labels == self._built_with:
+            return {}
+        first = labels[0] if labels else None
+        return {**named("train", train_defaults(self._studio.family)), "train_model": Change(choices=list(labels), value=first)}
 
     def _form(self, values: Mapping[str, Any]) -> TrainForm:
         return TrainForm(
@@ -172,7 +185,8 @@ class TrainDesk:
         if view is None:
             page.job, page.drawn = None, None
             empty = dict.fromkeys(("train_samples", "train_best", "train_log"), "")
-            return {**empty, "train_live": panels.NOTHING, **_buttons(under_way=False, can_resume=False, done=False)}
+            empty["train_live"] = panels.NOTHING[JobKind.TRAINING]
+            return {**empty, **_buttons(under_way=False, can_resume=False, done=False)}
         found = {
             "train_live": panels.live(view, POLL),
             **_buttons(under_way=view.under_way, can_resume=view.can_resume, done=view.done and view.result is not None),

@@ -12,7 +12,7 @@ from easyphoto.ui.knobs import TRAIN_GROUPS, train_defaults
 from easyphoto.ui.layout import Controls, elem_id
 from easyphoto.ui.studio import Studio
 from easyphoto.ui.tab_desks import Desks
-from easyphoto.ui.train_desk import FORM, KNOBS, PANEL, PHOTOS, TrainPage
+from easyphoto.ui.train_desk import FORM, KNOBS, OPENED, PANEL, PHOTOS, TrainPage
 
 _WELCOME = (
     "<p class='easyphoto-hint'><span>Upload 5 to 20 photos of one person: different days and light, the face clear, nothing "
@@ -31,8 +31,8 @@ def build(controls: Controls, studio: Studio) -> None:
     """Lay the tab out."""
     with gr.Tab("Train", id="train", elem_id=elem_id("train_tab")), gr.Row(elem_id=elem_id("train_row")):
         with gr.Column(scale=6, min_width=380):
+            _person(controls, list(studio.labels()))
             _photos(controls)
-            _person(controls, [model.id for model in studio.models()])
             with gr.Accordion("Advanced", open=False, elem_id=elem_id("train_advanced")):
                 _advanced(controls, train_defaults(studio.family))
         with gr.Column(scale=5, min_width=340):
@@ -67,7 +67,7 @@ def wire(controls: Controls, desks: Desks) -> None:
     controls.on(controls["train_start"].click, desk.start, FORM, PANEL)
     controls.on(controls["train_stop"].click, desk.stop, page, PANEL)
     controls.on(controls["train_resume"].click, desk.resume, page, PANEL)
-    controls.on(controls["train_poll"].click, desk.poll, page, PANEL)
+    controls.on(controls["train_poll"].click, desk.poll, page, OPENED)
     controls.on(controls["train_model"].input, desk.choose_model, (*page, "train_model"), ("train_notice", *KNOBS))
 
 
@@ -90,7 +90,13 @@ def _person(controls: Controls, models: list[str]) -> None:
         model = gr.Dropdown(models, value=models[0] if models else None, label="Base model", elem_id=elem_id("train_model"))
         controls.keep("train_model", model)
     with gr.Row():
-        controls.keep("train_replace", gr.Checkbox(label="Train again and replace", elem_id=elem_id("train_replace")))
+        kind = gr.Radio(["Person"], value="Person", label="Kind", info="Scenes come later.", elem_id=elem_id("train_kind"))
+        controls.keep("train_kind", kind)
+        again = gr.Checkbox(
+            label="Train again and replace", elem_id=elem_id("train_replace"),
+            info="For somebody of this name who was trained before.",
+        )  # fmt: skip
+        controls.keep("train_replace", again)
 
 
 def _advanced(controls: Controls, values: dict[str, Any]) -> None:

@@ -193,7 +193,19 @@ def test_this_machine_is_not_told_unless_allowed(store: JobStore, caplog: pytest
             ended(store, address(place))
             wait_for(lambda: not store.pending_webhooks())
         assert place.heard == []
-    assert "this machine itself" in caplog.messages[0]
+    (said,) = caplog.messages
+    assert "this machine itself" in said
+    assert "given up" in said
+
+
+def test_a_receiver_that_is_gone_is_told_once(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    with site(answer(410)) as place, caplog.at_level(logging.WARNING):
+        with running(store, WebhookOptions(allow_private=True, pauses=(0.0,), every=0.02)):
+            job = ended(store, address(place))
+            wait_for(lambda: not store.pending_webhooks())
+        assert len(place.heard) == 1
+    assert "given up" in caplog.messages[0]
+    assert (store.folder(job.id) / "told").read_text(encoding="utf-8") == "given up\n"
 
 
 def test_a_redirect_into_the_private_network_is_not_followed(store: JobStore, internet: Internet) -> None:

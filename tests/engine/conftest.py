@@ -44,11 +44,11 @@ def tiny_lora(tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def random_lora(models: Models, rank: int = 2, alpha: float = 4.0, seed: int = 0) -> LoraFile:
-    """Random factors for every projection of UNet attention and for the text encoder's queries."""
+    """Random factors for all that kohya's trainer changes: the UNet's transformers, the text encoders' attention and MLP."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, layer in lora_layers(models).items():
-        if not ("attentions" in name or name.endswith("q_proj")):
+        if not any(word in name for word in ("transformer_blocks", "_proj_in", "_proj_out", "self_attn", "_mlp_fc")):
             continue
         shape = tuple(layer.weight.shape)
         ones = (1,) * (len(shape) - 2)

@@ -192,7 +192,7 @@ class StandIn:
         parts["extra_networks"].extra_network_registry = self.networks
         parts["scripts"].scripts_img2img, parts["scripts"].scripts_txt2img = self.runners["img"], self.runners["txt"]
         parts["shared"].opts, parts["shared"].state = self.options, self.state
-        parts["shared"].cmd_opts = SimpleNamespace(lora_dir=str(self.lora_dir))
+        parts["shared"].cmd_opts = SimpleNamespace(lora_dir=str(self.lora_dir), api_auth=None, listen=False, port=None)
         parts["shared"].sd_model = SimpleNamespace(is_sdxl=False, is_sd2=False, is_sd1=True)
         parts["ui"].create_ui = lambda: (self.calls.append("create_ui"), self.load_scripts())
         self._fill_models(parts["sd_models"])
@@ -204,7 +204,9 @@ class StandIn:
         return parts
 
     def _fill_models(self, models: ModuleType) -> None:
-        models.checkpoint_aliases = self.infos
+        models.checkpoint_aliases = models.checkpoints_list = self.infos
+        models.model_path = str(self.folder / "models" / "Stable-diffusion")
+        models.list_models = self._list_models
         models.select_checkpoint = lambda: self.infos[self.options.sd_model_checkpoint]
 
         def told(word: str) -> Any:
@@ -218,6 +220,13 @@ class StandIn:
             models.forge_model_reload = told("forge reload")
         if self.version == "reforge":
             models.load_model_to_device = told("load to device")
+
+    def _list_models(self) -> None:
+        """Find what lies in the folder of checkpoints by now."""
+        self.calls.append("list models")
+        root = self.folder / "models" / "Stable-diffusion"
+        for path in root.rglob("*.safetensors"):
+            self.add_checkpoint(path.relative_to(root).as_posix(), path)
 
     def _processing(self, kind: str, own: dict[str, tuple[type, ...]]) -> type:
         table = {**BASE_FIELDS, **NEWER_FIELDS[self.version], **own}

@@ -7,13 +7,12 @@ The embedded model is written into its folders first, under a name of its own. N
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
 
+from easyphoto.engine.webui_models import teach_forge
 from easyphoto.settings import PROJECT_ROOT
 from easyphoto.store.ldm_checkpoint import LdmFiles, write_ldm
 
@@ -57,24 +56,6 @@ def _boot_forge(folder: Path, base: Path, files: LdmFiles) -> None:
     initialize_forge()
     from modules import initialize, paths  # noqa: F401 (paths puts what Forge brings along on the path)
 
-    _teach_forge(folder, base, files)
+    teach_forge(base, files.checkpoint.parent, CHECKPOINT)
     initialize.imports()
     initialize.initialize()
-
-
-def _teach_forge(folder: Path, base: Path, files: LdmFiles) -> None:
-    """Let Forge know the embedded model: it has a list of models instead of a config beside each checkpoint."""
-    from huggingface_guess import model_list
-
-    name = f"easyphoto/{CHECKPOINT}"
-    sizes = {**model_list.SD15.unet_config, "context_dim": 256, "model_channels": 96}
-    heads = {"num_heads": -1, "num_head_channels": 32}
-    own_kind = {"huggingface_repo": name, "unet_config": sizes, "unet_extra_config": heads}
-    model_list.models.insert(0, type("Embedded", (model_list.SD15,), own_kind))
-    own = folder / "backend" / "huggingface" / name
-    shutil.copytree(base, own, ignore=shutil.ignore_patterns("*.safetensors", "controlnet", "tokenizer"), dirs_exist_ok=True)
-    shutil.copytree(files.text, own / "tokenizer", dirs_exist_ok=True)
-    vae = json.loads((own / "vae" / "config.json").read_text(encoding="utf-8"))
-    wide = json.loads(files.config.read_text(encoding="utf-8"))["model"]["params"]["first_stage_config"]["params"]["ddconfig"]
-    vae |= {"norm_num_groups": 32, "block_out_channels": [wide["ch"] * factor for factor in wide["ch_mult"]]}
-    (own / "vae" / "config.json").write_text(json.dumps(vae), encoding="utf-8")

@@ -28,13 +28,6 @@ def test_the_width_of_the_text_states_tells_sd15(bare_base: Path) -> None:
     assert detect_family(bare_base) is Family.SD15
 
 
-def test_a_second_text_encoder_tells_sdxl_and_is_refused_for_now(bare_base: Path) -> None:
-    (bare_base / "text_encoder_2").mkdir()
-    assert detect_family(bare_base) is Family.SDXL
-    with pytest.raises(InputError, match="SDXL"):
-        load_models(bare_base, "cpu")
-
-
 @pytest.mark.parametrize(
     ("changes", "words"), [({"cross_attention_dim": 1024}, "1024"), ({"in_channels": 9}, "9 input channels")]
 )
@@ -42,13 +35,6 @@ def test_other_models_are_refused(bare_base: Path, changes: dict, words: str) ->
     edit_json(bare_base / "unet" / "config.json", **changes)
     with pytest.raises(InputError, match=words):
         load_models(bare_base, "cpu")
-
-
-def test_a_single_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "chilloutmix.safetensors"
-    path.write_bytes(b"x")
-    with pytest.raises(InputError, match="single checkpoint file"):
-        load_models(path, "cpu")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from easyphoto.errors import Cancelled, Conflict
+from easyphoto.errors import Cancelled, Conflict, InputError
 from easyphoto.events import Event
 from easyphoto.jobs import handlers
 from easyphoto.jobs.desk import Desk, Gate
@@ -20,6 +20,7 @@ from easyphoto.jobs.runner import runner_lock
 from easyphoto.jobs.store import Input, JobQuery, JobStore, NewJob, input_name
 from easyphoto.jobs.turns import MOST_ATTEMPTS, WAITING, Turns
 from easyphoto.orders import CheckOrder, DrillOrder, PortraitOrder
+from easyphoto.records import Reason
 from easyphoto.settings import Settings
 from easyphoto.store.paths import Home, owner_home
 from easyphoto.work import Job, JobKind, JobResult, JobState
@@ -386,6 +387,10 @@ def test_a_database_lost_while_a_job_runs_does_not_run_it_twice(settings: Settin
     assert finished(home) == [job.id]
 
 
+def fails() -> JobResult:
+    raise InputError("nothing of this can be used")
+
+
 def test_inputs_go_when_the_job_is_done_and_stay_when_it_failed(
     settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,11 +400,23 @@ def test_inputs_go_when_the_job_is_done_and_stay_when_it_failed(
     with runner(settings, store):
         (done,) = ended(store, store.submit(NewJob(order=order), [Input(name=name, data=b"x")]))
         until(lambda: not (store.folder(done.id) / "inputs").exists())
-        monkeypatch.undo()
+        monkeypatch.setattr(handlers, "run_check", lambda _desk, _order: fails())
         (failed,) = ended(store, store.submit(NewJob(order=order), [Input(name=name, data=b"x")]))
     assert failed.failure is not None
-    assert failed.failure.code == "bad_photo"
     assert (store.folder(failed.id) / "inputs").exists()
+
+
+def test_a_check_says_of_every_photo_why_it_cannot_be_used(settings: Settings, store: JobStore) -> None:
+    names = [input_name(index, label) for index, label in enumerate(("a.jpg", "b.jpg"))]
+    order = CheckOrder(photos=tuple(Path("inputs") / name for name in names), person="")
+    with runner(settings, store):
+        (job,) = ended(store, store.submit(NewJob(order=order), [Input(name=name, data=b"x") for name in names]))
+    result = store.result(job.id)
+    assert [(verdict.photo, verdict.reason) for verdict in result.verdicts] == [
+        ("a.jpg", Reason.UNREADABLE), ("b.jpg", Reason.UNREADABLE)
+    ]  # fmt: skip
+    assert result.files == ()
+    assert "none of the 2 photos can be used" in result.warnings[0]
 
 
 @pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "link.jpg", "inputs/../../x"])

@@ -11,7 +11,7 @@ import pytest
 from easyphoto.errors import LoraError, NotFound, StorageError
 from easyphoto.families import Family
 from easyphoto.specs import LoraSpec, TrainSpec
-from easyphoto.store.lora_file import LoraFile, check_lora, kohya_key, read_lora, write_lora
+from easyphoto.store.lora_file import LoraFile, check_lora, kohya_key, module_tensors, read_lora, write_lora
 from easyphoto.store.lora_meta import TrainingFacts, kohya_metadata, spec_of, with_hashes
 
 SPEC = TrainSpec(person="Anna", base_model=Path("/models/base-256"), lora=LoraSpec(rank=2, alpha=1.0))
@@ -128,6 +128,32 @@ def test_factors_that_do_not_fit_are_refused() -> None:
         check_lora(LoraFile(tensors=tensors))
 
 
+@pytest.mark.parametrize(
+    ("family", "architecture"),
+    [
+        (Family.EMBEDDED, "easyphoto-embedded/lora"), (Family.SD15, "stable-diffusion-v1/lora"),
+        (Family.SDXL, "stable-diffusion-xl-v1-base/lora"),
+    ],
+)  # fmt: skip
+def test_newer_tools_find_stabilitys_fields(family: Family, architecture: str) -> None:
+    spec = TrainSpec.for_family("Anna", Path("/models/a.safetensors"), family)
+    facts = TrainingFacts(steps=3, photos=2, finished=1.7e9, prediction="v_prediction", base_digest="ab" * 32)
+    meta = kohya_metadata(spec, facts)
+    assert meta["modelspec.architecture"] == architecture
+    assert (meta["modelspec.title"], meta["modelspec.prediction_type"]) == ("Anna", "v")
+    assert meta["modelspec.resolution"] == f"{spec.data.size}x{spec.data.size}"
+    assert meta["modelspec.date"] == "2023-11-14T22:13:20"
+    assert meta["ss_new_sd_model_hash"] == "ab" * 32
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_a_modules_tensors_are_all_of_one_precision_as_kohya_saves_them(kind: type) -> None:
+    tensors = module_tensors(NAME, lora().module(NAME), kind)
+    assert set(tensors) == {f"{NAME}.lora_down.weight", f"{NAME}.lora_up.weight", f"{NAME}.alpha"}
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(kind)}
+    assert tensors[f"{NAME}.alpha"].shape == ()
+
+
 def test_the_file_carries_kohyas_metadata_and_the_whole_spec() -> None:
     file = with_hashes(lora().tensors, lora().metadata)
     meta = file.metadata
@@ -135,6 +161,9 @@ def test_the_file_carries_kohyas_metadata_and_the_whole_spec() -> None:
     assert (meta["ss_network_dim"], meta["ss_network_alpha"]) == ("2", "1.0")
     assert (meta["ss_steps"], meta["ss_num_train_images"], meta["ss_resolution"]) == ("3", "2", "(512, 512)")
     assert json.loads(meta["ss_tag_frequency"]) == {"easyphoto": {SPEC.data.caption: 2}}
+    assert json.loads(meta["ss_dataset_dirs"]) == {"easyphoto": {"n_repeats": 1, "img_count": 2}}
+    assert (meta["ss_network_dropout"], meta["ss_v2"]) == ("None", "False")
+    assert not {"ss_sd_model_hash", "ss_new_sd_model_hash"} & set(meta), "no hash of a file that is not there"
     assert spec_of(file) == SPEC
     assert file.family is Family.EMBEDDED
     assert all(isinstance(value, str) for value in meta.values())

@@ -175,10 +175,11 @@ def test_unknown_people_are_told_who_is_known(store: PeopleStore) -> None:
         store.get("Bob")
 
 
-def test_a_broken_person_is_told_and_left_out_of_the_list(store: PeopleStore) -> None:
+@pytest.mark.parametrize("text", ["{", pytest.param("[" * 100_000, id="deep")])
+def test_a_broken_person_is_told_and_left_out_of_the_list(store: PeopleStore, text: str) -> None:
     person = publish(store)
     publish(store, "Bob")
-    (person.folder / "person.json").write_text("{", encoding="utf-8")
+    (person.folder / "person.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="train the person again"):
         store.get("Anna")
     assert [one.name for one in store.list()] == ["Bob"]

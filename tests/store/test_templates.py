@@ -32,6 +32,7 @@ def test_the_index_gives_order_and_facts(tmp_path: Path) -> None:
     ("text", "error"),
     [
         ("{", InputError),
+        pytest.param("[" * 100_000, InputError, id="deep"),
         ("{}", InputError),
         ("[3]", InputError),
         ('[{"file": "../x.jpg"}]', InputError),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from easyphoto.engine.models import Models
+from easyphoto.families import Family
 from easyphoto.specs import LoraSpec
 from easyphoto.training.lora import LoraNetwork
 
@@ -36,7 +39,11 @@ def network() -> LoraNetwork:
         text = CLIPTextModel(
             CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
         )
-    return LoraNetwork(unet, text, LoraSpec(rank=1, alpha=1.0), seed=0)
+    models = Models(
+        folder=Path("nowhere"), family=Family.SD15, device="meta", dtype=torch.float32, unet=unet, vae=None, text_encoder=text,
+        tokenizer=None, scheduler_config={}, controlnets={},
+    )  # fmt: skip
+    return LoraNetwork(models, LoraSpec(rank=1, alpha=1.0))
 
 
 def ldm_name(key: str) -> str:
@@ -67,4 +74,4 @@ def test_every_text_key_falls_on_a_layer_of_the_webuis_model(network: LoraNetwor
 def test_shapes_are_those_of_the_base_weights(network: LoraNetwork) -> None:
     for layer in network.layers:
         weight = layer.module.weight
-        assert (layer.up.shape[0], *layer.down.shape[1:]) == tuple(weight.shape)
+        assert (layer.up.shape[1], layer.down.shape[2]) == tuple(weight.shape[:2])

@@ -18,7 +18,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.imaging import geometry, masks, mesh
 from easyphoto.imaging.io import load_photo, save_jpeg, save_png
 from easyphoto.records import Photo, PreparedSet, Reason, Verdict
-from easyphoto.training.preprocess import PrepareOptions, prepare, read_prepared, write_prepared
+from easyphoto.training.preprocess import NoUsablePhoto, PrepareOptions, prepare, read_prepared, write_prepared
 
 Change = Callable[[Photo, FaceTools], np.ndarray]
 
@@ -212,16 +212,20 @@ def test_no_usable_photo_says_why(shared_people: Path, tools: FaceTools, tmp_pat
         prepare([], tools)
     (tmp_path / "a.jpg").write_text("x")
     save_png(tmp_path / "b.png", _nobody(load_photo(photos_of(shared_people, "a", 1)[0]), tools))
-    with pytest.raises(PhotoError, match=r"1 cannot be read, 1 no face"):
+    with pytest.raises(NoUsablePhoto, match=r"1 cannot be read, 1 no face") as refused:
         prepare([tmp_path / "a.jpg", tmp_path / "b.png"], tools)
+    assert [verdict.reason for verdict in refused.value.verdicts] == [Reason.UNREADABLE, Reason.NO_FACE]
     with pytest.raises(PhotoError, match="No face was found in b"):
         prepare([tmp_path / "b.png"], tools)
 
 
 def test_photos_of_different_people_are_refused(shared_people: Path, tools: FaceTools) -> None:
     paths = [photos_of(shared_people, person, 1)[0] for person in "abcd"]
-    with pytest.raises(PhotoError, match="different people"):
+    with pytest.raises(NoUsablePhoto, match="different people") as refused:
         prepare(paths, tools)
+    assert [verdict.accepted for verdict in refused.value.verdicts] == [False] * 4
+    assert refused.value.verdicts[0].reason is Reason.OTHER_PERSON
+    assert refused.value.verdicts[0].sentence.startswith("No two faces are alike; take photos of one person")
 
 
 def test_no_more_photos_than_asked(shared_people: Path, tools: FaceTools) -> None:

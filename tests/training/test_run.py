@@ -181,8 +181,8 @@ def test_the_cancel_file_stops_too(job) -> None:
 
 
 def _spoil(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    real = Training.loss
-    monkeypatch.setattr(Training, "loss", lambda self, part=0: real(self, part) * (float("nan") if self.step >= at else 1.0))
+    real = Training._losses
+    monkeypatch.setattr(Training, "_losses", lambda self, draw: real(self, draw) * (float("nan") if self.step >= at else 1.0))
 
 
 def test_a_loss_that_is_no_number_keeps_the_checkpoints_until_then(

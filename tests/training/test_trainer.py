@@ -11,6 +11,7 @@ from easyphoto.errors import Cancelled, JobFailed, LoraError, SpecError
 from easyphoto.records import PreparedSet
 from easyphoto.specs import LoraSpec, OptimSpec, TrainSpec
 from easyphoto.training.dataset import LatentCache, cache_latents, generator
+from easyphoto.training.draws import Learner, spread_timesteps
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.trainer import (
     Hooks,
@@ -19,7 +20,6 @@ from easyphoto.training.trainer import (
     checkpoint_every,
     checkpoint_steps,
     fit,
-    spread_timesteps,
 )
 
 
@@ -36,9 +36,9 @@ def begin(models: Models, cache: LatentCache, spec: TrainSpec):
     def make(spec: TrainSpec = spec, models: Models = models) -> Training:
         for network in made:
             network.detach()
-        made.append(LoraNetwork(models.unet, models.text_encoder, spec.lora, spec.seed))
+        made.append(LoraNetwork(models, spec.lora, (spec.seed,)))
         made[-1].attach()
-        return Training(models, made[-1], cache, spec)
+        return Training(models, made[-1], (Learner(cache=cache, spec=spec),))
 
     yield make
     for network in made:
@@ -109,11 +109,12 @@ def test_it_learns(begin, spec: TrainSpec) -> None:
     training = begin(replace(spec, optim=OptimSpec(learning_rate=1e-2, steps_per_photo=20, max_steps=60, batch_size=4)))
 
     def measured() -> float:
-        step, training.step = training.step, 10_000
+        step, losses = training.step, []
         with torch.no_grad():
-            value = float(np.mean([training.loss(part) for part in range(20)]))
+            for training.step in range(10_000, 10_020):
+                losses.append(float(training.loss()))
         training.step = step
-        return value
+        return float(np.mean(losses))
 
     before = measured()
     fit(training, 1000, nothing())
@@ -149,11 +150,11 @@ def test_a_state_of_another_training_is_refused(begin, spec: TrainSpec) -> None:
         begin(replace(spec, lora=LoraSpec(rank=4, alpha=1.0))).load_state_dict(state)
 
 
-def test_a_loss_that_is_no_number_stops_before_it_spoils_the_factors(begin, cache: LatentCache) -> None:
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_factors(begin) -> None:
     training = begin()
     training.update()
     factors = training.network.state_dict(np.float32)
-    cache.mean[:] = float("nan")
+    training._dealer.mean[:] = float("nan")
     with pytest.raises(JobFailed, match=r"no number any more after step 1; .* lower learning rate"):
         training.update()
     for key, value in training.network.state_dict(np.float32).items():

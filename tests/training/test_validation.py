@@ -140,7 +140,7 @@ def test_the_lora_under_training_is_what_is_rendered(
         (tmp_path / label).mkdir()
         return load_photo(judge.judge(tmp_path / label, 1, label == "merged", QUIET).pictures[0]).pixels
 
-    network = LoraNetwork(models.unet, models.text_encoder, LoraSpec(rank=2, alpha=2.0), seed=0)
+    network = LoraNetwork(models, LoraSpec(rank=2, alpha=2.0))
     plain = rendered("plain")
     network.attach()
     with torch.no_grad():

@@ -14,7 +14,6 @@ from tests.ui.made import make_studio
 def main(home: str, worker: str, token: str) -> None:
     from easyphoto.ui import gradio_versions, serving, tabs
 
-    # Old versions of Gradio live in environments that cannot train.
     sys.executable = os.environ.get("EASYPHOTO_TEST_PYTHON") or sys.executable
     studio = make_studio(Path(home))
     serving.own_room(studio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PYTHON = os.environ.get("EASYPHOTO_TEST_PAGE_PYTHON") or sys.executable
+"""Serves the page: an environment with an older Gradio, such as a host's, to try the tabs there."""
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
@@ -45,8 +48,10 @@ def built(studio: Studio, options: TabOptions | None = None) -> Any:
 @contextmanager
 def serving(home: Path, worker: bool = True, token: str = "") -> Iterator[Served]:
     """Serve the tabs of a home from a process of its own until the end of the block; with a token, behind a login."""
-    words = [sys.executable, "-m", "tests.ui.serve_page", str(home), str(int(worker)), token]
-    process = subprocess.Popen(words, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    words = [PYTHON, "-m", "tests.ui.serve_page", str(home), str(int(worker)), token]
+    # Old versions of Gradio live in environments that cannot train.
+    own = {**os.environ, "EASYPHOTO_TEST_PYTHON": sys.executable}
+    process = subprocess.Popen(words, cwd=PROJECT_ROOT, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     studio = make_studio(home)
     try:
         assert process.stdout is not None

@@ -56,7 +56,9 @@ def number(page: Page, name: str, value: float) -> None:
         page.wait_for_timeout(100)
         # A slider that has just come into the page may still be putting its first value in.
         if field.input_value() == str(value):
-            return
+            page.wait_for_timeout(400)
+            if field.input_value() == str(value):
+                return
     pytest.fail(f"{name} does not take {value}")
 
 

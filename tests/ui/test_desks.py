@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from easyphoto.ui.history_desk import HistoryPage
 from easyphoto.ui.knobs import portrait_defaults, train_defaults
 from easyphoto.ui.people_desk import PeoplePage
 from easyphoto.ui.portrait_desk import BATCH, GALLERY, PEOPLE, SINGLE, PortraitPage
-from easyphoto.ui.studio import Studio
+from easyphoto.ui.studio import BaseModel, Studio
 from easyphoto.ui.tab_desks import Desks
 from easyphoto.ui.train_desk import TrainPage
 from easyphoto.work import Failure, JobResult, JobState
@@ -147,6 +148,39 @@ def test_a_page_opened_anew_shows_the_training_that_runs(studio, desks, tmp_path
     shown = desks.train.poll({"train_page": TrainPage()})
     assert "It is the next one." in shown["train_live"]
     assert shown["train_stop"] == Change(visible=True)
+
+
+def test_a_page_opened_later_offers_the_base_models_of_then(studio, desks, tmp_path, monkeypatch) -> None:
+    assert "train_model" not in desks.train.poll({"train_page": TrainPage()})
+    assert set(desks.portrait.refresh({"portrait_page": PortraitPage()})) == set(PEOPLE)
+    models = [BaseModel(id=name, family=Family(kind), path=tmp_path) for name, kind in
+              (("mine", "sd15"), ("large", "sdxl"), ("small", "embedded"), ("other", "sd15"))]  # fmt: skip
+    monkeypatch.setattr(studio, "models", lambda: tuple(models))
+    shown = desks.train.poll({"train_page": TrainPage()})
+    labels = ["mine (SD1.5)", "small (embedded)", "other (SD1.5)", "large (SDXL)"]
+    assert shown["train_model"] == Change(choices=labels, value=labels[0])
+    assert shown["train_rank"] == 128
+    assert studio.model("large (SDXL)").family is Family.SDXL
+    page = PortraitPage()
+    assert desks.portrait.refresh({"portrait_page": page})["portrait_first_steps"] == 50
+    assert set(desks.portrait.refresh({"portrait_page": page})) == set(PEOPLE)
+
+
+def test_the_settings_are_those_of_the_persons_family_and_stay_as_they_were_filled_in(studio, desks, monkeypatch) -> None:
+    publish(studio, "Anna")
+    publish(studio, "Ben")
+    desks.portrait.generate(portrait_values(PortraitPage(), "Anna", portrait_first_steps=33))
+    result = finish_portraits(studio, studio.store.list()[0], "studio-woman.jpg", ["Anna"])
+    model = replace(studio.model(), family=Family.SD15)
+    monkeypatch.setattr(studio, "models", lambda: (model,))
+    page, nobody = PortraitPage(), dict.fromkeys(PEOPLE, NOBODY)
+    assert desks.portrait.refresh({"portrait_page": page, **nobody})["portrait_first_steps"] == 50
+    chosen = {"portrait_page": page, **nobody, PEOPLE[0]: "Anna"}
+    assert desks.portrait.choose_person(chosen)["portrait_first_steps"] == 40
+    assert desks.portrait.choose_person(chosen) == {}
+    page.family = Family.SD15
+    assert desks.portrait.use_again({"portrait_page": page}, f"{result.id}.0")["portrait_first_steps"] == 33
+    assert "portrait_first_steps" not in desks.portrait.refresh(chosen)
 
 
 def test_who_waits_for_the_graphics_card_is_told_so(studio, desks, tmp_path) -> None:

@@ -41,6 +41,18 @@ def test_every_default_lies_in_its_range(family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_both_ends_of_every_range_can_be_ordered(family: Family) -> None:
+    wide = {**train_defaults(family), "rank": 256, "alpha": 1}
+    for knob in (knob for knob in TRAIN_KNOBS if knob.shape is Shape.SLIDER):
+        for value in (knob.low, knob.high):
+            from_json(TrainSpec, laid_over(train_data("Anna", Path("/m"), family), TRAIN_KNOBS, {**wide, knob.name: value}))
+    still = {**portrait_defaults(family), "seed": 0}
+    for knob in (knob for knob in PORTRAIT_KNOBS if knob.shape is Shape.SLIDER):
+        for value in (knob.low, knob.high):
+            from_json(PortraitSettings, laid_over(portrait_data(family), PORTRAIT_KNOBS, {**still, knob.name: value}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_untouched_controls_ask_for_what_the_family_wants(family: Family) -> None:
     data = laid_over(train_data("Anna", Path("/m"), family), TRAIN_KNOBS, train_defaults(family))
     assert from_json(TrainSpec, data) == TrainSpec.for_family("Anna", Path("/m"), family)

@@ -35,6 +35,76 @@ class Server:
     home: Path
 
 
+def refused(*words: str) -> tuple[int, str]:
+    """Exit status and last words of a server that is not to be."""
+    command = [sys.executable, "-m", "easyphoto", "serve", "--port", "0", *words]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return ended.returncode, ended.stderr
+
+
+def test_the_network_is_let_in_with_a_login_alone(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    status, said = refused(*home, "--listen")
+    assert status == 2
+    assert "--auth NAME:PASSWORD" in said
+    assert refused(*home, "--listen", "--auth", "anna")[0] == 2
+    assert "too short" in refused(*home, "--listen", "--auth", "anna:secret")[1]
+    assert "leave one of them out" in refused(*home, "--auth", "anna:long enough", "--no-auth")[1]
+    assert refused(*home, "--auth", f"@{tmp_path / 'nobody'}")[0] == 2
+    assert refused(*home, "--listen", "--host", "127.0.0.1", "--auth", "anna:long enough")[0] == 2
+    assert refused(*home, "--listen", "--no-auth", "--no-tabs")[0] == 2
+
+
+@pytest.mark.parametrize("flag", ["--lora-dir", "--ckpt-dir", "--controlnet-dir", "--template-dir"])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, flag: str) -> None:
+    status, said = refused("--home", str(tmp_path), flag, str(tmp_path / "missing"))
+    assert status == 3
+    assert "missing" in said
+
+
+def test_names_and_passwords_open_the_tabs_instead_of_the_token(tmp_path: Path) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("anna:long enough\nben:even longer\n")
+    with server(tmp_path / "home", "--listen", "--auth", f"@{users}") as running:
+        assert _logs_in(running, "anna", "long enough")
+        assert _logs_in(running, "ben", "even longer")
+        for name, password in (("anna", "even longer"), ("", ""), ("local", running.token), ("anna:long", "enough")):
+            assert not _logs_in(running, name, password)
+        # Programs go on with their tokens.
+        headers = {"Authorization": f"Bearer {running.token}"}
+        assert ask(running, "/easyphoto/v1/people", headers=headers).status_code == 200
+
+
+def _logs_in(served: Server, name: str, password: str) -> bool:
+    answer = ask(served, "/login", "POST", data={"username": name, "password": password})
+    assert answer.status_code in (200, 400, 422)
+    return answer.status_code == 200
+
+
+def test_one_password_after_the_other_is_not_listened_to(tmp_path: Path) -> None:
+    with server(tmp_path, "--auth", "anna:long enough") as running:
+        body = {"username": "anna", "password": "wrong"}
+        assert [ask(running, "/login", "POST", data=body).status_code for _ in range(12)].count(429) >= 2
+        assert ask(running, "/login/", "POST", data=body).status_code == 429
+        assert ask(running, "/").status_code == 200
+
+
+def test_own_models_and_templates_are_shown(tmp_path: Path) -> None:
+    for name in ("checkpoint-of-mine", "models/another"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(PROJECT_ROOT / "models" / "base-256")
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "at-the-lake.jpg").write_bytes((PROJECT_ROOT / "templates" / "linen-shirt.jpg").read_bytes())
+    flags = ("--checkpoint", "checkpoint-of-mine", "--ckpt-dir", "models", "--template-dir", "gallery", "--lora-dir", ".")
+    words = [str(tmp_path / word) if not word.startswith("--") else word for word in flags]
+    with server(tmp_path / "home", "--no-auth", *words) as running:
+        page = ask(running, "/config").text
+    assert '"checkpoint-of-mine (embedded)"' in page
+    assert page.index("checkpoint-of-mine (embedded)") < page.index("another (embedded)")
+    assert "at-the-lake" in page
+    assert "linen-shirt" not in page
+
+
 @contextmanager
 def server(home: Path, *words: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "easyphoto", "serve", "--home", str(home), "--port", "0", *words]

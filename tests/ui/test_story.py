@@ -34,6 +34,29 @@ def test_a_training_is_told_by_its_events() -> None:
     assert story.seen == 7
 
 
+def portrait(stage: str, step: int = 0, total: int = 0) -> Event:
+    return Event(kind="progress", stage=stage, step=step, total=total)
+
+
+def painted(stage: str, done: int) -> Event:
+    return Event(kind="sample", stage=stage, step=done, total=3, path=f"{stage}.jpg")
+
+
+def test_portraits_are_counted_and_the_bar_never_goes_back() -> None:
+    told = (
+        portrait("plan"), portrait("first pass", 7, 14), painted("first pass", 0), portrait("second pass", 5, 5),
+        portrait("picture 1 of 3: first pass", 1, 14), painted("finished", 1), portrait("plan"), portrait("first pass", 14, 14),
+    )  # fmt: skip
+    shares, story = [], Story()
+    for number, event in enumerate(told, start=1):
+        story = story.and_then(((number, event),))
+        shares.append(story.pictures + story.within)
+    assert shares == sorted(shares)
+    assert (story.pictures, story.pictures_total) == (1, 3)
+    assert 1.4 < shares[-1] < 1.5
+    assert shares[3] > 0.9
+
+
 def test_steps_that_are_trained_again_after_a_crash_count_once() -> None:
     story = Story().and_then(events(training(1), training(2), training(3, 0.3), training(2, 0.2), training(3, 0.1)))
     assert story.losses == ((1, 0.5), (2, 0.2), (3, 0.1))

@@ -291,7 +291,12 @@ def test_every_base_model_of_a_folder_is_offered_the_own_one_first(studio: Studi
     studio._models = tmp_path / "models"
     (model,) = studio.models()
     assert (model.id, model.family) == ("base-256", Family.EMBEDDED)
-    assert studio.model() == studio.model("base-256") == model
+    assert studio.model() == studio.model("base-256") == studio.model(model.label) == model
+    (tmp_path / "models" / "mine").mkdir()
+    (tmp_path / "models" / "mine" / "portraits").symlink_to(model.path)
+    (tmp_path / "models" / "vae.safetensors").write_bytes(b"no checkpoint")
+    assert [found.id for found in studio.models()] == ["base-256", "mine/portraits"]
+    assert studio.labels() == ("base-256 (embedded)", "mine/portraits (embedded)")
 
 
 def test_an_order_of_portraits_is_what_was_chosen(studio: Studio) -> None:

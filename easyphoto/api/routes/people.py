@@ -180,6 +180,6 @@ def _verdicts(service: Service, owner: str, identifier: str) -> wire.VerdictPage
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
         items: Sequence[Verdict] = [from_json(Verdict, entry) for entry in loaded]
-    except (OSError, ValueError, TypeError, SpecError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SpecError) as error:
         raise EasyPhotoError(f"the verdicts of {person.name} cannot be read ({error}); train the person again") from error
     return wire.VerdictPage(items=tuple(items), next=None)

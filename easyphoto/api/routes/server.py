@@ -51,8 +51,7 @@ async def list_models(request: Request) -> Response:
     """What trainings can be made on."""
     service = service_of(request)
     models = await run_in_threadpool(service.models)
-    own = service.settings.base_model
-    views = tuple(wire.ModelView(id=model.id, family=model.family, default=model.path == own) for model in models)
+    views = tuple(wire.ModelView(id=model.id, family=model.family, default=model is models[0]) for model in models)
     return answers.record(wire.ModelPage(items=views, next=None))
 
 

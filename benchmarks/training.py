@@ -1,0 +1,284 @@
+"""How fast is training on this machine, and what share of what the chip can do is that?
+
+    python benchmarks/training.py --json rows.json                      every row of ours
+    python benchmarks/training.py --rows sd15 sd15-16 --profile         some, with what each kernel takes
+    python benchmarks/training.py --kohya ~/sd-scripts                  the peer in the same run (its packages: --packages)
+    python benchmarks/training.py --rows --capped 4 6 8 12 24           cards of so many GB
+    python benchmarks/training.py --rows --whole 4 --gpus 1 2           whole processes: cold, warm, over several GPUs
+    python benchmarks/training.py --tiny                                a rehearsal on a CPU
+
+Weights are random and of the true shapes: speed does not depend on them, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from training_models import SD15, SDXL, TINY, Shape, default_side, make_cache, make_models, make_spec, write_base
+from training_peers import Work, kohya
+from training_whole import prepare, run_child
+
+from easyphoto.training.draws import Learner
+from easyphoto.training.lora import LoraNetwork
+from easyphoto.training.memory import gpu_memory_gib, set_aside
+from easyphoto.training.planner import Course, choose, needed_gib
+from easyphoto.training.trainer import Training
+
+LOW = Course(micro=1, merged=False, checkpointing=True, offload=True, graphed=False)
+ROWS: dict[str, dict[str, Any]] = {
+    "sd15": {"shape": SD15, "batch": 4, "rank": 128, "text": True},
+    "sd15-eager": {"shape": SD15, "batch": 4, "rank": 128, "text": True, "course": Course(graphed=False), "steps": 20},
+    "sd15-frozen": {"shape": SD15, "batch": 4, "rank": 128, "text": False},
+    "sd15-16": {"shape": SD15, "batch": 16, "rank": 128, "text": True, "steps": 60},
+    "sd15-8-people": {"shape": SD15, "batch": 4, "rank": 128, "text": True, "people": 8, "steps": 40},
+    "sdxl": {"shape": SDXL, "batch": 1, "rank": 32, "text": False, "steps": 60},
+    "sdxl-4": {"shape": SDXL, "batch": 4, "rank": 32, "text": False, "steps": 40},
+    "sdxl-4-text": {"shape": SDXL, "batch": 4, "rank": 32, "text": True, "steps": 40},
+    "sd15-low": {"shape": SD15, "batch": 1, "rank": 128, "text": True, "course": LOW, "steps": 20},
+    "sdxl-low": {"shape": SDXL, "batch": 1, "rank": 32, "text": False, "course": LOW, "steps": 20},
+}
+TFLOP = {"sd15": 1.793, "sdxl": 14.22}
+"""Forward pass and activations' gradients of one picture, counted by torch's FlopCounterMode."""
+
+
+def matmul_rate(device: str) -> float:
+    """TFLOP/s of a large product."""
+    size, dtype = (8192, torch.bfloat16) if device != "cpu" else (512, torch.float32)
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    for _ in range(3):
+        one @ other
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(10):
+        one @ other
+    _wait(device)
+    return 10 * 2 * size**3 / (time.perf_counter() - began) / 1e12
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def begin(row: dict[str, Any], device: str) -> tuple[Training, LoraNetwork]:
+    """A training of a row, with its models in memory."""
+    shape: Shape = row["shape"]
+    half = device != "cpu"
+    models = make_models(shape, device, torch.float16 if half else torch.float32)
+    side, people = default_side(shape), row.get("people", 1)
+    specs = [make_spec(shape, row["batch"], row["rank"], row["text"], side, seed) for seed in range(people)]
+    course = row.get("course", Course())
+    network = LoraNetwork(models, specs[0].lora, range(people), course.merged)
+    network.settle(torch.bfloat16 if half else torch.float32)
+    learners = [Learner(cache=make_cache(device, side, seed=number), spec=spec) for number, spec in enumerate(specs)]
+    network.attach()
+    if course.offload and not row["text"]:
+        set_aside(models, models.text_encoders)
+    return Training(models, network, learners, (course,)), network
+
+
+def measure(row: dict[str, Any], device: str, profile: bool) -> dict[str, float]:
+    """Seconds of the parts of a row, and what it takes of memory."""
+    if device != "cpu":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    training, network = begin(row, device)
+    _wait(device)
+    loaded = time.perf_counter()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    training.update()
+    training.flush()
+    first = time.perf_counter()
+    for _ in range(3):
+        training.update()
+    training.flush()
+    steps, timed = row.get("steps", 150), time.perf_counter()
+    for _ in range(steps):
+        training.update()
+    training.flush()
+    step = (time.perf_counter() - timed) / steps
+    pictures = row["batch"] * row.get("people", 1)
+    found = {
+        "ms_a_step": 1e3 * step, "ms_a_picture": 1e3 * step / pictures, "pictures_a_second": pictures / step,
+        "load_s": loaded - began, "first_step_s": first - loaded, "loss": training.losses[-1],
+    }  # fmt: skip
+    if device != "cpu":
+        found["allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    if profile:
+        _profile(training, device)
+    network.detach()
+    return found
+
+
+def _profile(training: Training, device: str) -> None:
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device != "cpu":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as seen:
+        for _ in range(2):
+            training.update()
+        training.flush()
+    order = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
+    print(seen.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=90))
+
+
+def capped(name: str, gib: float, device: str) -> dict[str, Any]:
+    """A row planned for a smaller card: the allocator gets no more than that."""
+    row, share = ROWS[name], gib * 2**30 / torch.cuda.get_device_properties(0).total_memory
+    spec = make_spec(row["shape"], row["batch"], row["rank"], row["text"], default_side(row["shape"]))
+    models = make_models(row["shape"], device, torch.float16)
+    parts = [models.unet, *models.text_encoders]
+    for part in parts:
+        torch.nn.Module.to(part, "cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        rungs, said = choose(spec, gpu_memory_gib(device)), []
+        for part in parts[: 1 if rungs[0].offload and not row["text"] else None]:
+            torch.nn.Module.to(part, device)
+        network = LoraNetwork(models, spec.lora, (0,), rungs[0].merged)
+        network.settle(torch.bfloat16)
+        network.attach()
+        learner = Learner(cache=make_cache(device, spec.data.size), spec=spec)
+        training = Training(models, network, [learner], rungs, said.append)
+        training.update()
+        training.flush()
+        began = time.perf_counter()
+        for _ in range(3):
+            training.update()
+        training.flush()
+        found = {"course": str(training.course), "ms_a_step": (time.perf_counter() - began) / 3 * 1e3, "said": said}
+        guess = needed_gib(training.course, spec)
+        network.detach()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    found["allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    return {**found, "guessed_gib": guess}
+
+
+def whole(shape: Shape, scratch: Path, batch: int, steps: int, gpus: int = 0) -> dict[str, Any]:
+    """A process from start to file; or with some GPUs, two people for each of them, one process a GPU at a time."""
+    base = scratch / f"{shape.family.value}-base"
+    if not base.exists():
+        write_base(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
+    rank = 4 if shape is TINY else 128
+    spec = make_spec(shape, batch, rank, True, default_side(shape))
+    spec = replace(spec, optim=replace(spec.optim, max_steps=steps))
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    if not gpus:
+        return dict(run_child(prepare(folder / "one", base, spec)))
+    jobs = [[prepare(folder / f"{gpu}-{turn}", base, spec) for turn in range(2)] for gpu in range(gpus)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(gpus) as pool:
+        ends = list(pool.map(lambda gpu: [run_child(job, gpu) for job in jobs[gpu]], range(gpus)))
+    seconds = time.perf_counter() - began
+    return {"people_a_minute": 60 * 2 * gpus / seconds, "each": ends}
+
+
+def peer(row: dict[str, Any], asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """kohya's script on the same work."""
+    shape: Shape = row["shape"]
+    base = scratch / f"{shape.family.value}-base"
+    if not base.exists():
+        write_base(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
+    torch.cuda.empty_cache()
+    folder = scratch / f"peer-{shape.family.value}-{row['batch']}-{row['text']}"
+    folder.mkdir()
+    work = Work(
+        sdxl=len(shape.texts) == 2, side=default_side(shape), batch=row["batch"], rank=row["rank"], text=row["text"],
+        steps=asked.peer_steps,
+    )  # fmt: skip
+    return dict(kohya(asked.kohya, asked.packages, base, folder, work))
+
+
+def parse() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--profile", nargs="*", choices=list(ROWS), default=[])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--scratch", type=Path, help="an empty folder, or one with base models of an earlier run")
+    parser.add_argument("--kohya", type=Path, help="a checkout of sd-scripts")
+    parser.add_argument("--packages", type=Path, help="a folder with the packages that it wants")
+    parser.add_argument("--peer-rows", nargs="*", choices=list(ROWS), default=["sd15", "sdxl-4"])
+    parser.add_argument("--peer-steps", type=int, default=60)
+    parser.add_argument("--capped", nargs="*", type=float, default=[], help="GB of smaller cards")
+    parser.add_argument("--capped-rows", nargs="*", choices=list(ROWS), default=["sd15", "sdxl"])
+    parser.add_argument("--gpus", nargs="*", type=int, default=[], help="with --whole: so many GPUs, a process each")
+    parser.add_argument("--whole", nargs="*", type=int, default=[], help="batch sizes of whole processes, 3200 pictures each")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure and print."""
+    asked = parse()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rate = matmul_rate(device)
+    chip = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    print(f"{chip}, torch {torch.__version__}, matmul {rate:.0f} TFLOP/s")
+    table: dict[str, Any] = {"device": chip, "matmul_tflops": rate}
+
+    def keep(name: str, what: Callable[[], dict[str, Any]]) -> None:
+        found = table[name] = _try(what)
+        share = TFLOP.get(name.split("-", maxsplit=1)[0], 0.0) / rate * found.get("pictures_a_second", 0)
+        print(f"{name:20} {share:6.1%} of matmul", {key: _short(value) for key, value in found.items()}, flush=True)
+        if asked.json:
+            asked.json.write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+    for name in asked.rows:
+        row = {**ROWS[name], **({"shape": TINY, "rank": 4, "steps": 3} if asked.tiny else {})}
+        keep(name, lambda row=row, name=name: measure(row, device, name in asked.profile))
+    for name in asked.capped_rows if asked.capped else []:
+        for gib in asked.capped:
+            keep(f"{name}-in-{gib:g}-gb", lambda name=name, gib=gib: capped(name, gib, device))
+    with tempfile.TemporaryDirectory() as own:
+        scratch = asked.scratch or own
+        for batch in asked.whole:
+            shape = TINY if asked.tiny else SD15
+            steps = 3200 // batch if not asked.tiny else 3
+            for turn in ("first", "second"):
+                keep(f"sd15-whole-{batch}-{turn}", lambda batch=batch, s=shape, n=steps: whole(s, Path(scratch), batch, n))
+            for gpus in asked.gpus:
+                keep(f"sd15-{gpus}-gpus", lambda batch=batch, s=shape, n=steps, g=gpus: whole(s, Path(scratch), batch, n, g))
+        for name in asked.peer_rows if asked.kohya else []:
+            keep(f"{name}-kohya", lambda name=name: peer(ROWS[name], asked, Path(scratch)))
+    return 0
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _try(what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row that fails must not cost the others."""
+    import traceback
+
+    try:
+        return what()
+    except Exception as error:  # noqa: BLE001 (a row is a process of its own as far as the others are concerned)
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
