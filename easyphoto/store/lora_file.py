@@ -29,6 +29,7 @@ SPEC_KEY = "easyphoto_spec"
 BASE_VERSIONS = {Family.EMBEDDED: "easyphoto_embedded", Family.SD15: "sd_v1", Family.SDXL: "sdxl_base_v1-0"}
 """What `ss_base_model_version` says for each family; the WebUI tells SDXL by the beginning of this word."""
 
+_LARGEST_CHANGE = 1e6
 Array = NDArray[Any]
 Weights = NDArray[np.float32]
 
@@ -223,6 +224,13 @@ def _check_factors(name: str, module: LoraModule) -> None:
         raise LoraError(f"the LoRA's module {label} has factors {up.shape} and {down.shape} that do not fit; it is broken")
     if not (np.isfinite(down).all() and np.isfinite(up).all() and np.isfinite(module.alpha)):
         raise LoraError(f"the LoRA's module {label} holds numbers that are not finite; train it again")
+    # No entry of the change can be larger than this; a model's weights are below ten.
+    if _largest(down) * _largest(up) * abs(module.alpha) > _LARGEST_CHANGE:
+        raise LoraError(f"the LoRA's module {label} changes weights beyond all measure; it is broken, train it again")
+
+
+def _largest(factor: Weights) -> float:
+    return float(np.abs(factor).max(initial=0.0))
 
 
 def _check_shape(name: str, module: LoraModule, shapes: Mapping[str, tuple[int, ...]]) -> None:

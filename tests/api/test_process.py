@@ -61,7 +61,7 @@ class Running:
 @contextmanager
 def running(home: Path, *arguments: str) -> Iterator[Running]:
     process = subprocess.Popen(
-        command("serve", "--port", "0", *arguments), env=environment(home), cwd=PROJECT_ROOT,
+        command("serve", "--no-tabs", "--port", "0", *arguments), env=environment(home), cwd=PROJECT_ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     output: list[str] = []

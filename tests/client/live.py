@@ -43,9 +43,9 @@ class Live:
 
     def start(self, port: int = 0) -> None:
         """Start it; the token is shown at the first start only."""
-        command = [sys.executable, "-m", "easyphoto", "serve", "--home", str(self.home), "--base-model", str(self.base)]
+        command = [sys.executable, "-m", "easyphoto", "serve", "--no-tabs", "--home", str(self.home)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "--base-model", str(self.base), "--port", str(port)],
             cwd=PROJECT_ROOT, env=self.env(), stdout=subprocess.PIPE, text=True, encoding="utf-8",
         )  # fmt: skip
         assert self.process.stdout is not None

@@ -7,6 +7,7 @@ The embedded model is written into its folders first, under a name of its own. N
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
@@ -23,8 +24,9 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+@functools.cache
 def boot(folder: Path) -> None:
-    """Start the host in `folder` as its `webui.py` does under --nowebui, less the server."""
+    """Start the host in `folder` as its `webui.py` does under --nowebui, less the server; once in a process."""
     warnings.simplefilter("ignore")
     models, forge = folder / "models", (folder / "modules_forge").is_dir()
     base = PROJECT_ROOT / "models" / "base-256"

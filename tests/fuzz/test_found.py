@@ -110,9 +110,6 @@ def test_a_lora_with_an_odd_spec_has_no_family_and_says_so(tmp_path: Path, text:
 )
 def test_factors_without_a_rank_or_a_number_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     file = lora(tmp_path / "a.safetensors", {**GOOD, **change})
-    if float(change.get("alpha", np.array(0.0)).max(initial=0.0)) > 1e38:
-        assert check_lora(file) is None, "an alpha of any finite size is a number"
-        return
     with pytest.raises(LoraError) as caught:
         check_lora(file)
     check_sentence(caught.value)

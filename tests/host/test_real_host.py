@@ -91,3 +91,25 @@ def test_the_routes_answer_in_the_hosts_process(room: Room) -> None:
         assert [person["name"] for person in client.get("/v1/people", auth=("anna", "secret")).json()["items"]] == ["Anna"]
         models = client.get("/v1/models", auth=("anna", "secret")).json()["items"]
         assert "base-256" in [model["id"] for model in models]
+        client.auth = httpx.BasicAuth("anna", "secret")
+        for path in _readable(room):
+            answer = client.get(f"/v1/{path}")
+            assert (path, answer.status_code) == (path, 200)
+            assert answer.content
+
+
+def _readable(room: Room) -> list[str]:
+    """Everything that can be looked at, once."""
+    portraits, training = room.store.list()
+    person, result = room.app.people.get("Anna").person_id, room.store.result(portraits.id)
+    return [
+        "jobs", f"jobs/{training.id}", f"jobs/{portraits.id}/events", f"jobs/{portraits.id}/files/{_shown(room, portraits)}",
+        "people", f"people/{person}", f"people/{person}/photos", f"people/{person}/reference",
+        "templates", "templates/garden-afternoon", "models", "health", "metrics",
+        "results", f"results/{result.id}", f"results/{result.id}/files/{result.pictures[0].file}",
+    ]  # fmt: skip
+
+
+def _shown(room: Room, job: Job) -> str:
+    """The name of the last picture that the job showed on its way."""
+    return [Path(event.path).name for _, event in room.store.events(job.id) if event.path][-1]

@@ -128,6 +128,14 @@ def test_factors_that_do_not_fit_are_refused() -> None:
         check_lora(LoraFile(tensors=tensors))
 
 
+@pytest.mark.parametrize("end", ["lora_down.weight", "alpha"])
+def test_a_lora_that_would_drown_the_model_is_refused(end: str) -> None:
+    tensors = dict(lora().tensors)
+    tensors[f"{NAME}.{end}"] = np.asarray(tensors[f"{NAME}.{end}"] * np.float32(1e28))
+    with pytest.raises(LoraError, match="beyond all measure"):
+        check_lora(LoraFile(tensors=tensors))
+
+
 @pytest.mark.parametrize(
     ("family", "architecture"),
     [
