@@ -27,6 +27,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from easyphoto.families import Family
 from easyphoto.imaging.io import photo_files
 from easyphoto.jobs.handlers import DRILLS

@@ -17,6 +17,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from easyphoto.api.options import ApiOptions
 from easyphoto.jobs.folders import End, now
 from easyphoto.jobs.results import ResultFolder

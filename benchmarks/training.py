@@ -29,6 +29,8 @@ from training_models import SD15, SDXL, TINY, Shape, default_side, make_cache, m
 from training_peers import Work, kohya
 from training_whole import prepare, run_child
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from easyphoto.training.draws import Learner
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.memory import gpu_memory_gib, set_aside

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from easyphoto.records import Box, Face, Photo, PhotoScores, PreparedPhoto, PreparedSet, Reason, Verdict
 from easyphoto.specs import TrainSpec, ValidateSpec
 from easyphoto.training.job import JobFolder, JobOrder, new_job

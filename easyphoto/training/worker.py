@@ -24,11 +24,16 @@ from easyphoto.training.run import run_job
 
 logger = logging.getLogger(__name__)
 
+_NICENESS = 9
+"""Behind the queue's process, which other jobs and a server wait for: a training takes minutes in any case."""
+
 
 def main(arguments: list[str]) -> int:
     """Run one job; returns the exit status of the error tree."""
     job = JobFolder(Path(arguments[0]).absolute())
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     stop = Stop(job.cancel)
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, stop.ask)
