@@ -3,6 +3,7 @@
     python benchmarks/training.py --json rows.json                      every row of ours
     python benchmarks/training.py --rows sd15 sd15-16 --profile         some, with what each kernel takes
     python benchmarks/training.py --kohya ~/sd-scripts                  the peer in the same run (its packages: --packages)
+    python benchmarks/training.py --diffusers ~/diffusers               diffusers' own script
     python benchmarks/training.py --rows --capped 4 6 8 12 24           cards of so many GB
     python benchmarks/training.py --rows --whole 4 --gpus 1 2           whole processes: cold, warm, over several GPUs
     python benchmarks/training.py --tiny                                a rehearsal on a CPU
@@ -18,15 +19,28 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from training_models import SD15, SDXL, TINY, Shape, default_side, make_cache, make_models, make_spec, write_base
-from training_peers import Work, kohya
+from training_models import (
+    SD15,
+    SDXL,
+    TINY,
+    Shape,
+    default_side,
+    make_cache,
+    make_models,
+    make_spec,
+    write_base,
+    write_controlnets,
+)
+from training_peers import Work, diffusers, kohya
+from training_profile import profile
 from training_whole import prepare, run_child
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,7 +104,7 @@ def begin(row: dict[str, Any], device: str) -> tuple[Training, LoraNetwork]:
     return Training(models, network, learners, (course,)), network
 
 
-def measure(row: dict[str, Any], device: str, profile: bool) -> dict[str, float]:
+def measure(row: dict[str, Any], device: str, profiled: bool) -> dict[str, Any]:
     """Seconds of the parts of a row, and what it takes of memory."""
     if device != "cpu":
         gc.collect()
@@ -115,29 +129,17 @@ def measure(row: dict[str, Any], device: str, profile: bool) -> dict[str, float]
     training.flush()
     step = (time.perf_counter() - timed) / steps
     pictures = row["batch"] * row.get("people", 1)
-    found = {
+    found: dict[str, Any] = {
         "ms_a_step": 1e3 * step, "ms_a_picture": 1e3 * step / pictures, "pictures_a_second": pictures / step,
         "load_s": loaded - began, "first_step_s": first - loaded, "loss": training.losses[-1],
     }  # fmt: skip
     if device != "cpu":
         found["allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
         found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
-    if profile:
-        _profile(training, device)
+    if profiled:
+        found["profile"] = profile(training.update, training.flush, device)
     network.detach()
     return found
-
-
-def _profile(training: Training, device: str) -> None:
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device != "cpu":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=kinds) as seen:
-        for _ in range(2):
-            training.update()
-        training.flush()
-    order = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
-    print(seen.key_averages().table(sort_by=order, row_limit=45, max_name_column_width=90))
 
 
 def capped(name: str, gib: float, device: str) -> dict[str, Any]:
@@ -177,39 +179,51 @@ def capped(name: str, gib: float, device: str) -> dict[str, Any]:
     return {**found, "guessed_gib": guess}
 
 
-def whole(shape: Shape, scratch: Path, batch: int, steps: int, gpus: int = 0) -> dict[str, Any]:
-    """A process from start to file; or with some GPUs, two people for each of them, one process a GPU at a time."""
-    base = scratch / f"{shape.family.value}-base"
-    if not base.exists():
-        write_base(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
+def whole(
+    shape: Shape, scratch: Path, batch: int, steps: int, gpus: int = 0, judged: bool = False, shared_by: int = 1
+) -> dict[str, Any]:
+    """A process from start to file; or with some GPUs, a person for each of them, one process a GPU."""
+    base = base_of(shape, scratch)
+    if judged and not (base / "controlnet").exists():
+        write_controlnets(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
     rank = 4 if shape is TINY else 128
     spec = make_spec(shape, batch, rank, True, default_side(shape))
     spec = replace(spec, optim=replace(spec.optim, max_steps=steps))
     folder = Path(tempfile.mkdtemp(dir=scratch))
     if not gpus:
-        return dict(run_child(prepare(folder / "one", base, spec)))
-    jobs = [[prepare(folder / f"{gpu}-{turn}", base, spec) for turn in range(2)] for gpu in range(gpus)]
+        return run_child(prepare(folder / "one", base, spec, judged=judged), shared_by=shared_by)
+    jobs = [prepare(folder / str(gpu), base, spec) for gpu in range(gpus)]
     began = time.perf_counter()
     with ThreadPoolExecutor(gpus) as pool:
-        ends = list(pool.map(lambda gpu: [run_child(job, gpu) for job in jobs[gpu]], range(gpus)))
+        ends = list(pool.map(run_child, jobs, range(gpus)))
     seconds = time.perf_counter() - began
-    return {"people_a_minute": 60 * 2 * gpus / seconds, "each": ends}
+    return {"people_a_minute": 60 * gpus / seconds, "each": [end.get("whole_process_s", end) for end in ends]}
 
 
-def peer(row: dict[str, Any], asked: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """kohya's script on the same work."""
-    shape: Shape = row["shape"]
+def base_of(shape: Shape, scratch: Path) -> Path:
+    """The base model's folder, written where it is not there."""
     base = scratch / f"{shape.family.value}-base"
     if not base.exists():
         write_base(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
+        torch.cuda.empty_cache()
+    return base
+
+
+def peer(which: str, name: str, asked: argparse.Namespace, scratch: Path, least: bool = False) -> dict[str, Any]:
+    """Another trainer on the work of a row."""
+    row = ROWS[name]
+    shape: Shape = row["shape"]
+    base = base_of(shape, scratch)
     torch.cuda.empty_cache()
-    folder = scratch / f"peer-{shape.family.value}-{row['batch']}-{row['text']}"
+    folder = scratch / f"{which}-{name}-{least}"
     folder.mkdir()
     work = Work(
         sdxl=len(shape.texts) == 2, side=default_side(shape), batch=row["batch"], rank=row["rank"], text=row["text"],
-        steps=asked.peer_steps,
+        steps=8 if least else asked.peer_steps, least=least,
     )  # fmt: skip
-    return dict(kohya(asked.kohya, asked.packages, base, folder, work))
+    if which == "kohya":
+        return dict(kohya(asked.kohya.absolute(), asked.packages, base, folder, work))
+    return dict(diffusers(asked.diffusers.absolute(), None, base, folder, work))
 
 
 def parse() -> argparse.Namespace:
@@ -222,11 +236,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scratch", type=Path, help="an empty folder, or one with base models of an earlier run")
     parser.add_argument("--kohya", type=Path, help="a checkout of sd-scripts")
     parser.add_argument("--packages", type=Path, help="a folder with the packages that it wants")
+    parser.add_argument("--diffusers", type=Path, help="a checkout of diffusers")
+    parser.add_argument("--least", action="store_true", help="only what the peers take of memory where it is short")
+    parser.add_argument("--judged", action="store_true", help="a whole process whose checkpoints are judged, too")
     parser.add_argument("--peer-rows", nargs="*", choices=list(ROWS), default=["sd15", "sdxl-4"])
     parser.add_argument("--peer-steps", type=int, default=60)
     parser.add_argument("--capped", nargs="*", type=float, default=[], help="GB of smaller cards")
     parser.add_argument("--capped-rows", nargs="*", choices=list(ROWS), default=["sd15", "sdxl"])
+    parser.add_argument("--turns", type=int, default=2, help="of them: 2 is cold and warm, 1 warm alone")
     parser.add_argument("--gpus", nargs="*", type=int, default=[], help="with --whole: so many GPUs, a process each")
+    parser.add_argument("--shared", nargs="*", type=int, default=[], help="with --whole: one training shared by so many")
     parser.add_argument("--whole", nargs="*", type=int, default=[], help="batch sizes of whole processes, 3200 pictures each")
     return parser.parse_args()
 
@@ -254,17 +273,24 @@ def main() -> int:
         for gib in asked.capped:
             keep(f"{name}-in-{gib:g}-gb", lambda name=name, gib=gib: capped(name, gib, device))
     with tempfile.TemporaryDirectory() as own:
-        scratch = asked.scratch or own
-        for batch in asked.whole:
-            shape = TINY if asked.tiny else SD15
-            steps = 3200 // batch if not asked.tiny else 3
-            for turn in ("first", "second"):
-                keep(f"sd15-whole-{batch}-{turn}", lambda batch=batch, s=shape, n=steps: whole(s, Path(scratch), batch, n))
-            for gpus in asked.gpus:
-                keep(f"sd15-{gpus}-gpus", lambda batch=batch, s=shape, n=steps, g=gpus: whole(s, Path(scratch), batch, n, g))
-        for name in asked.peer_rows if asked.kohya else []:
-            keep(f"{name}-kohya", lambda name=name: peer(ROWS[name], asked, Path(scratch)))
+        for name, what in processes(asked, asked.scratch or Path(own)):
+            keep(name, what)
     return 0
+
+
+def processes(asked: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """What is measured in processes of its own: name, and what does it."""
+    shape = TINY if asked.tiny else SD15
+    for batch in asked.whole:
+        job = partial(whole, shape, scratch, batch, 3 if asked.tiny else 3200 // batch)
+        yield from ((f"sd15-whole-{batch}-{turn}", job) for turn in ("cold", "warm")[2 - asked.turns :])
+        if asked.judged:
+            yield f"sd15-judged-{batch}", partial(job, judged=True)
+        yield from ((f"sd15-{gpus}-gpus", partial(job, gpus=gpus)) for gpus in asked.gpus)
+        yield from ((f"sd15-one-by-{gpus}-gpus", partial(job, shared_by=gpus)) for gpus in asked.shared)
+    for which in [which for which in ("kohya", "diffusers") if getattr(asked, which)]:
+        for name in asked.peer_rows:
+            yield f"{name}-{which}", partial(peer, which, name, asked, scratch, asked.least)
 
 
 def _short(value: object) -> object:

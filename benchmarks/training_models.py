@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from easyphoto.engine.models import Models
 from easyphoto.families import PROFILES, Family
+from easyphoto.records import ConditionKind
 from easyphoto.specs import DataSpec, LoraSpec, OptimSpec, TrainSpec
 from easyphoto.training.dataset import LatentCache
 
@@ -154,6 +156,21 @@ def write_base(shape: Shape, folder: Path, device: str) -> Path:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER), encoding="utf-8")
     _write_index(folder, len(models.text_encoders) == 2)
     return folder
+
+
+def write_controlnets(shape: Shape, base: Path, device: str) -> None:
+    """Random ControlNets of the true size beside a base model, one for each kind; one file on the disk."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    with torch.device(device):
+        unet = UNet2DConditionModel(**shape.unet)
+        net = ControlNetModel.from_unet(unet, load_weights_from_unet=False).half()
+    first, *others = (base / "controlnet" / kind.value for kind in ConditionKind)
+    net.save_pretrained(first)
+    for other in others:
+        other.mkdir()
+        for path in first.iterdir():
+            os.link(path, other / path.name)
 
 
 def _write_index(folder: Path, two: bool) -> None:

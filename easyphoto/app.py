@@ -9,28 +9,35 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyphoto.engine.detect import detect_family
-from easyphoto.errors import Cancelled, Conflict, NotFound, StorageError
+from easyphoto.engine.upscalers import find_upscalers
+from easyphoto.errors import Cancelled, Conflict, LoraError, NotFound, StorageError
 from easyphoto.events import Event, Listener, ignore
 from easyphoto.faces.tools import FaceTools
 from easyphoto.families import PROFILES
 from easyphoto.imaging.io import photo_files, save_png
+from easyphoto.kinds import spec_for
 from easyphoto.orders import CheckOrder, TrainOrder
-from easyphoto.records import Pixels, PreparedSet
+from easyphoto.portrait.lcm import lcm_lora
+from easyphoto.records import Pixels, PreparedSet, TrainKind
 from easyphoto.settings import Settings
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, TrainResult
+from easyphoto.store.lora_file import check_lora, read_lora
+from easyphoto.store.named_loras import take_out
 from easyphoto.store.paths import check_name, owner_home, person_id
 from easyphoto.store.people import PeopleStore
-from easyphoto.store.shelf import copy_lora
+from easyphoto.store.shelf import LoraShelf
 from easyphoto.store.templates import list_templates
+from easyphoto.training.captions import captions_beside, settle_captions
 from easyphoto.training.launch import LaunchOptions, find_begun, train
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.preprocess import PrepareOptions, prepare
+from easyphoto.training.scenes import SceneOptions, prepare_scene
 from easyphoto.work import LOCAL_OWNER
 
 if TYPE_CHECKING:
@@ -75,6 +82,9 @@ def waited_for(lock: threading.Lock, cancel: threading.Event) -> Iterator[None]:
 class Shared:
     """The heavy parts, made when they are first used: one set for all owners."""
 
+    reads_tags = False
+    """Whether the engine itself follows a prompt's tags for LoRAs of other makers."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.RLock()
@@ -104,6 +114,10 @@ class Shared:
             if self._engine is None:
                 self._engine = StandaloneEngine(load_models(self._settings.base_model, self._settings.device))
             return self._engine
+
+    def enlargers(self) -> tuple[str, ...]:
+        """The upscalers of whoever paints, told without loading anything."""
+        return tuple(find_upscalers(self._settings.base_model, self._settings.upscalers))
 
     def worker_python(self, _tell: Callable[[str], None]) -> Path | None:
         """The interpreter that trains; None for the one that runs now. A host's may have to be made first."""
@@ -165,6 +179,8 @@ class App:
         """Judge every photo without training; raises NoUsablePhoto, with the verdicts, if none can be used."""
         if isinstance(order, TrainOrder):
             check_name(order.spec.person)
+        if (order.spec.kind if isinstance(order, TrainOrder) else order.kind) is not TrainKind.PERSON:
+            return self._check_scene(order, listener)
         profile = PROFILES[order.spec.family if isinstance(order, TrainOrder) else detect_family(self.settings.base_model)]
         options = PrepareOptions(
             override=frozenset(order.take),
@@ -176,6 +192,23 @@ class App:
         )
         return prepare(photo_files(order.photos), self.tools, options)
 
+    def _check_scene(self, order: TrainOrder | CheckOrder, listener: Listener) -> PreparedSet:
+        """Judge the pictures of a scene or a garment."""
+        files = photo_files(order.photos)
+        if isinstance(order, TrainOrder):
+            spec, said = order.spec, order.captions or captions_beside(files)
+        else:
+            spec, said = spec_for(order.kind, detect_family(self.settings.base_model), "checked", self.settings.base_model), ()
+        options = SceneOptions(
+            kind=spec.kind, override=frozenset(order.take), size=spec.data.size, crop_ratio=spec.data.crop_ratio or 0.0,
+            captions=settle_captions(spec, [path.name for path in files], said), listener=listener,
+        )  # fmt: skip
+        return prepare_scene(files, self.tools, options)
+
+    def shelf(self, kind: TrainKind) -> PeopleStore:
+        """Where what is learnt of a kind lies: people, scenes or clothes."""
+        return PeopleStore(self.home.shelf(kind))
+
     def train(self, order: TrainOrder, watch: Watch | None = None, queued_as: str | None = None) -> Trained:
         """Check the photos, train in a worker process, publish the person in one step.
 
@@ -185,11 +218,13 @@ class App:
         watch = watch or Watch()
         check_name(order.spec.person)
         # A second training of the same person begins when the first has been published, and is refused then.
-        with waited_for(self.shared.in_training(self.home.people / person_id(order.spec.person)), watch.cancel):
+        shelf = self.home.shelf(order.spec.kind)
+        with waited_for(self.shared.in_training(shelf.people / person_id(order.spec.person)), watch.cancel):
             return self._train(order, watch, queued_as)
 
     def _train(self, order: TrainOrder, watch: Watch, queued_as: str | None) -> Trained:
-        begun = find_begun(self.people, order.spec.person, queued_as)
+        store = self.shelf(order.spec.kind)
+        begun = find_begun(store, order.spec.person, queued_as)
         if begun is None:
             self.refuse_known(order)
         prepared = self.check(order, watch.listener) if begun is None else read_prepared(begun.prepared)
@@ -197,9 +232,9 @@ class App:
         with watch.gpu(), self.shared.training(watch) as listener:
             options = LaunchOptions(
                 listener=listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates,
-                queued_as=queued_as, python=python,
+                queued_as=queued_as, python=python, gpus=self.settings.gpus,
             )  # fmt: skip
-            result = train(order.spec, prepared, self.people, options)
+            result = train(order.spec, prepared, store, options)
         person = self._publish(order, prepared, result)
         self._copy_out(person, watch.listener)
         return Trained(person=person, prepared=prepared, result=result)
@@ -209,32 +244,51 @@ class App:
         if self.settings.lora_folder is None:
             return
         try:
-            copy_lora(person.lora, self.settings.lora_folder)
-        except (OSError, StorageError) as error:
+            LoraShelf(self.settings.lora_folder).put(person.lora, person.family)
+        except (OSError, LoraError, StorageError) as error:
             listener(Event(kind="log", message=f"the LoRA could not be copied to {self.settings.lora_folder} ({error})"))
 
     def refuse_known(self, order: TrainOrder) -> None:
         """A trained person is not overwritten by a slip of the pen; raises Conflict."""
         identity = person_id(order.spec.person)
-        if not order.replace and any(person.person_id == identity for person in self.people.list()):
+        known = self.shelf(order.spec.kind).list()
+        if not order.replace and any(person.person_id == identity for person in known):
             raise Conflict(f"{order.spec.person} was trained already; say --replace to train again, or choose another name")
 
     def _publish(self, order: TrainOrder, prepared: PreparedSet, result: TrainResult) -> Person:
         """Publish, unless this very result was published before somebody was killed."""
         with suppress(NotFound, OSError):
-            person = self.people.get(order.spec.person)
+            person = self.shelf(order.spec.kind).get(order.spec.person)
             if filecmp.cmp(person.lora, result.lora, shallow=False):
                 return person
-        return self.people.publish(order.spec, prepared, result, order.consent)
+        return self.shelf(order.spec.kind).publish(order.spec, prepared, result, order.consent)
 
     def portraits(self, request: PortraitRequest, watch: Watch | None = None) -> tuple[PortraitResult, ...]:
-        """Put the request's people into its template; one result for each of `request.count`."""
+        """Put the request's people into its template; one result for each of `request.count`.
+
+        A prompt may name scenes as the WebUI's prompts name LoRAs; raises NotFound for one that is not there.
+        """
         from easyphoto.portrait.pipeline import run
         from easyphoto.portrait.progress import show_nobody
 
         watch = watch or Watch()
+        request = self._with_named_loras(request)
         with watch.gpu():
             return run(request, self.engine, self.tools, watch.listener, watch.show or show_nobody)
+
+    def _with_named_loras(self, request: PortraitRequest) -> PortraitRequest:
+        """The request with what its prompt names: scenes and clothes of ours, and files where no host looks for them itself."""
+        shelves = (self.shelf(TrainKind.SCENE), self.shelf(TrainKind.CLOTH))
+        prompt, uses = take_out(request.prompt, shelves, self.settings.lora_folder, self.shared.reads_tags)
+        if request.lcm:
+            fast = lcm_lora(self.engine.family, self.settings.lora_folder)
+            if self.shared.reads_tags:  # it lies where the host reads it from; a copy of ours would only take space
+                prompt = ", ".join(filter(None, (prompt, f"<lora:{fast.path.stem}:{fast.weight:g}>")))
+            else:
+                uses = (*uses, fast)
+        for use in uses:
+            check_lora(read_lora(use.path), family=self.engine.family)
+        return replace(request, prompt=prompt, loras=(*request.loras, *uses))
 
 
 def save_results(results: Sequence[PortraitResult], folder: Path, label: str) -> tuple[Path, ...]:

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import secrets
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError, NotFound, StorageError
@@ -29,14 +31,19 @@ def storage_error(path: Path, error: OSError) -> EasyPhotoError:
 
 
 def write_bytes(path: Path, data: bytes, flushed: bool = True) -> None:
-    """Write `data` to `path` in one atomic step; a file that was there is replaced.
+    """Write `data` to `path` in one atomic step, as `write_parts` does."""
+    write_parts(path, (data,), flushed)
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview], flushed: bool = True) -> None:
+    """Write what lies in several places to `path` in one atomic step; a file that was there is replaced.
 
     A crash or a full disk leaves the old file (or none), never half of the new one. The temporary file lies in the
     same folder, because a rename is atomic only within one file system.
 
     Args:
         path: Where the file shall lie; its folder must exist.
-        data: The whole content.
+        parts: The content, one after the other.
         flushed: Wait until the disk has it. Without, a power cut may take the file or leave it empty; a crash of ours does not.
 
     Raises:
@@ -47,13 +54,14 @@ def write_bytes(path: Path, data: bytes, flushed: bool = True) -> None:
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             if flushed:
                 os.fsync(file.fileno())
         temporary.replace(path)
         if flushed:
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
@@ -62,10 +70,7 @@ def write_bytes(path: Path, data: bytes, flushed: bool = True) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file into a folder that nobody looks at yet, flushed to the disk.
-
-    Neither a temporary name nor a flush of the folder is needed there: `put_in_place` renames the folder when it is whole and
-    flushes that rename, and a journalling file system has every entry that was made before on the disk by then.
+    """Write a file into a folder that nobody looks at yet; whoever puts that in its place flushes it (`flush_file`).
 
     Raises:
         StorageError: The disk is full, read-only or closed to us.
@@ -75,9 +80,26 @@ def write_new(path: Path, data: bytes) -> None:
         with path.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            begin_writing(file.fileno())
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def begin_writing(descriptor: int) -> None:
+    """Let the disk begin with what was written, where the system takes such advice; several flushes then wait for one write."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def flush_file(path: Path) -> None:
+    """Wait until the disk has a file; raises OSError."""
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str, flushed: bool = True) -> None:
@@ -85,8 +107,8 @@ def write_text(path: Path, text: str, flushed: bool = True) -> None:
     write_bytes(path, text.encode("utf-8"), flushed)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system can (not on Windows or some network disks)."""
+def flush_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system can (not on Windows or some network disks)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

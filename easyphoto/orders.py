@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from easyphoto.errors import SpecError
+from easyphoto.extras import check_id_picture
+from easyphoto.records import TrainKind
 from easyphoto.specs import PortraitSettings, TrainSpec
 
 
@@ -33,6 +35,8 @@ class CheckOrder:
     take: tuple[str, ...] = ()
     """File names that are taken whatever their verdict."""
     retouch: bool = True
+    kind: TrainKind = TrainKind.PERSON
+    """What they are photos of: of a scene no face is wanted."""
 
     def __post_init__(self) -> None:
         if not self.photos:
@@ -54,10 +58,16 @@ class TrainOrder:
     replace: bool = False
     """Train a person anew who was trained before; the old LoRA makes room when the new one is published."""
     consent: Consent | None = None
+    captions: tuple[str, ...] = ()
+    """Of a scene: what each photo shows, in their order; an empty one takes the training's own. () for none at all."""
 
     def __post_init__(self) -> None:
         if not self.photos:
             raise SpecError("there are no photos; hand in at least one, better 5 to 20")
+        if self.captions and self.spec.kind is TrainKind.PERSON:
+            raise SpecError("captions are for scenes and clothes; photos of a person all have the same one")
+        if self.captions and len(self.captions) != len(self.photos):
+            raise SpecError(f"{len(self.captions)} captions for {len(self.photos)} photos; give one for each, or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +80,12 @@ class PortraitOrder(PortraitSettings):
     """Names, for the faces of a template from left to right; None leaves that face."""
     stages: bool = False
     """Keep the pictures of every stage among the result's files."""
+    id_picture: Path | None = None
+    """Like a template; see `PortraitRequest.id_picture`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_id_picture(self.id_control, self.id_picture, self.people)
         if not self.templates:
             raise SpecError("there is no template; name at least one")
         if not any(self.people):

@@ -23,6 +23,16 @@ CAPTION = "easyphoto_face, easyphoto, 1person"
 """The one caption a person's LoRA is trained with, and the head of every portrait's prompt."""
 
 
+class TrainKind(str, Enum):
+    """What a LoRA learns."""
+
+    PERSON = "person"
+    SCENE = "scene"
+    """A place, a light, a style: whatever all pictures have in common."""
+    CLOTH = "cloth"
+    """A piece of clothing, on a plain background."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Photo:
     """A decoded picture: upright by its EXIF, RGB, 8 bits."""
@@ -120,6 +130,7 @@ class Reason(str, Enum):
     COVERED = "face covered or turned away"
     DUPLICATE = "duplicate"
     OTHER_PERSON = "another person"
+    SMALL_PICTURE = "picture too small"
     UNREADABLE = "cannot be read"
     SURPLUS = "better photos are enough"
     OVERRIDDEN = "taken because you said so"
@@ -162,10 +173,19 @@ class PreparedPhoto:
     name: str
     original: Photo
     crop: Photo
-    """Upright square-ish crop around the face, retouched, person on white."""
-    face: Face
-    """The face in `crop`'s coordinates, with mesh and embedding."""
+    """Upright square-ish crop around the face, retouched, person on white; of a scene, what is shown of it."""
+    face: Face | None
+    """The face in `crop`'s coordinates, with mesh and embedding; None for what is no person."""
     scores: PhotoScores
+    caption: str = ""
+    """What the picture is trained with; empty for the training's own caption."""
+
+    @property
+    def own_face(self) -> Face:
+        """The face; raises InputError where this is no photo of a person."""
+        if self.face is None:
+            raise InputError(f"{self.name} was prepared as a scene and has no face; prepare it as a person's photo")
+        return self.face
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,7 +198,7 @@ class PreparedSet:
     reference: int
     """Index into `photos` of the reference photo."""
     embedding: Floats
-    """(128,) median identity vector of the accepted photos."""
+    """(128,) median identity vector of the accepted photos; (0,) for what is no person."""
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -224,6 +244,19 @@ class LoraUse:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ImagePrompt:
+    """A face that an IP-Adapter holds a picture by, and how strongly."""
+
+    image: Pixels
+    """(side, side, 3) uint8 RGB: the face on white, eyes level."""
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.weight <= 1.0:
+            raise SpecError(f"the weight of the ID control must be within 0-1, got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InpaintJob:
     """Masked img2img, with everything that decides the result."""
 
@@ -241,6 +274,10 @@ class InpaintJob:
     conditions: tuple[Condition, ...] = ()
     loras: tuple[LoraUse, ...] = ()
     seed: int = 0
+    lcm: bool = False
+    """Sample as an LCM-LoRA wants it, which is among `loras`."""
+    likeness: ImagePrompt | None = None
+    """Whose face the picture is held by besides; None for nobody's."""
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[:2]

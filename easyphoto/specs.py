@@ -5,12 +5,15 @@ Frozen, keyword-only, refused at construction when contradictory. JSON in and ou
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from easyphoto.errors import SpecError
+from easyphoto.extras import PortraitExtras, check_id_picture
 from easyphoto.families import PROFILES, Family
-from easyphoto.records import CAPTION, Photo
+from easyphoto.records import CAPTION, LoraUse, Photo, TrainKind
 
 SCHEMA_VERSION = 1
 
@@ -22,16 +25,36 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSpec:
-    """Shape of the LoRA (arXiv 2106.09685); scale is alpha / rank."""
+    """Shape of the LoRA (arXiv 2106.09685)."""
 
     rank: int = 128
     alpha: float = 64.0
     text_encoder: bool = True
     """Train the text encoder's attention and MLP too."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) (arXiv 2312.03732), so that a larger rank does not learn more slowly."""
 
     def __post_init__(self) -> None:
         _within("rank", self.rank, 1, 512)
         _within("alpha", self.alpha, 0.01, self.rank)
+
+    @property
+    def scale(self) -> float:
+        """Of the product of both factors."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    @property
+    def file_alpha(self) -> float:
+        """The alpha that a file carries: every loader divides it by the rank, and gets our scale."""
+        return self.scale * self.rank
+
+
+class RateSchedule(str, Enum):
+    """How the learning rates change along the way."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    """Down to nothing along half a cosine (arXiv 1608.03983, without restarts)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +73,15 @@ class OptimSpec:
     timestep_power: float = 1.0
     """Timesteps are drawn as u ** power of the schedule, u uniform: 1 treats all noise levels alike, more favours the low
     and middle ones, where inpainting begins and a likeness is decided."""
+    schedule: RateSchedule = RateSchedule.CONSTANT
+    warmup: float = 0.0
+    """Share of all steps over which the rates grow from nothing."""
+    loraplus_ratio: float = 1.0
+    """Ups learn at so many times the rate of the downs (LoRA+, arXiv 2402.12354)."""
+    face_weight: float = 1.0
+    """An error on the face counts so many times as much as one beside it."""
+    ema: float = 0.0
+    """What is kept is a running average of the factors with this decay, shorter at the beginning; 0 keeps them as they are."""
 
     def __post_init__(self) -> None:
         _within("learning_rate", self.learning_rate, 1e-8, 1.0)
@@ -59,6 +91,12 @@ class OptimSpec:
         _within("batch_size", self.batch_size, 1, 64)
         _within("accumulation", self.accumulation, 1, 64)
         _within("timestep_power", self.timestep_power, 0.25, 4.0)
+        _within("warmup", self.warmup, 0.0, 0.5)
+        _within("loraplus_ratio", self.loraplus_ratio, 1.0, 64.0)
+        _within("face_weight", self.face_weight, 1.0, 16.0)
+        _within("ema", self.ema, 0.0, 0.9999)
+        if self.snr_gamma is not None:
+            _within("snr_gamma", self.snr_gamma, 0.1, 100.0)
 
     def steps_for(self, photos: int) -> int:
         """Optimiser steps for so many accepted photos."""
@@ -75,10 +113,15 @@ class DataSpec:
     crops: int = 2
     """Cached random crops of each photo, besides the centred one."""
     caption: str = CAPTION
+    """For every picture that has none of its own."""
+    crop_ratio: float | None = None
+    """Of a scene: side of the square that is kept around a face, in face sizes; below 1, or without a face, the whole
+    picture is. None is a person's: as the family wants it."""
 
     def __post_init__(self) -> None:
         if self.size % 32:
             raise SpecError(f"size must be a multiple of 32 px, got {self.size}")
+        _within("crop_ratio", self.crop_ratio or 0.0, 0.0, 16.0)
         _within("size", self.size, 64, 2048)
         _within("crops", self.crops, 0, 16)
 
@@ -116,31 +159,32 @@ class TrainSpec:
     validate: ValidateSpec = field(default_factory=ValidateSpec)
     seed: int = 0
     device: str = "auto"
+    kind: TrainKind = TrainKind.PERSON
+    """What is learnt; `kinds.spec_for` has the defaults of each."""
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.kind is TrainKind.PERSON and self.data.crop_ratio is not None:
+            raise SpecError("crop_ratio is for scenes and clothes; a person's photos are cropped as the family wants it")
 
     @staticmethod
     def for_family(person: str, base_model: Path, family: Family, seed: int = 0, device: str = "auto") -> TrainSpec:
         """The defaults of a family's profile."""
         row = PROFILES[family]
         return TrainSpec(
-            person=person,
-            base_model=base_model,
-            family=family,
+            person=person, base_model=base_model, family=family, seed=seed, device=device,
             lora=LoraSpec(rank=row.rank, alpha=row.alpha),
             optim=OptimSpec(
-                learning_rate=row.learning_rate,
-                text_learning_rate=row.text_learning_rate,
-                steps_per_photo=row.steps_per_photo,
-                max_steps=row.max_steps,
-                timestep_power=row.timestep_power,
+                learning_rate=row.learning_rate, text_learning_rate=row.text_learning_rate,
+                steps_per_photo=row.steps_per_photo, max_steps=row.max_steps, timestep_power=row.timestep_power,
+                schedule=RateSchedule.COSINE if row.cosine else RateSchedule.CONSTANT, warmup=0.05 * row.cosine,
+                loraplus_ratio=row.loraplus_ratio, face_weight=row.face_weight,
             ),
             data=DataSpec(size=row.train_size, crops=row.crops),
             validate=ValidateSpec(
                 every=row.validation_steps, templates=row.validation_templates, steps=row.validation_render_steps
             ),
-            seed=seed,
-            device=device,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +218,7 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A published person."""
+    """A published person; a scene or a piece of clothing lies on a shelf of its own, without an embedding."""
 
     name: str
     person_id: str
@@ -191,6 +235,9 @@ class Person:
     """ISO 8601, UTC."""
     score: float | None = None
     photos: int = 0
+    kind: TrainKind = TrainKind.PERSON
+    prompt: str = ""
+    """What it was trained with, and what calls it up; of a person nothing but the usual caption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +271,7 @@ class PassRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PortraitSettings:
+class PortraitSettings(PortraitExtras):
     """How portraits are made, whoever is in them."""
 
     prompt: str = ""
@@ -248,6 +295,7 @@ class PortraitSettings:
     """None takes the family's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _within("count", self.count, 1, 64)
         _within("seed", self.seed, 0, 2**32 - 1)
         _within("lora_weight", self.lora_weight, 0.0, 1.5)
@@ -262,9 +310,14 @@ class PortraitRequest(PortraitSettings):
     template: Photo
     people: tuple[Person | None, ...]
     """One for each face of the template from left to right; None leaves that face; faces beyond the list are left."""
+    loras: tuple[LoraUse, ...] = ()
+    """Scenes and others, beside each person's own."""
+    id_picture: Photo | None = None
+    """Shows the one person for the ID control; None takes everybody's reference photo."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_id_picture(self.id_control, self.id_picture, self.people)
         if not any(self.people):
             raise SpecError("a portrait needs at least one person; name one with --person")
 
@@ -286,7 +339,7 @@ class PortraitResult:
 
     picture: Photo
     changed: Photo
-    """The final mask as a grey picture: 0 where the template's pixels are kept bit for bit."""
+    """What was painted, grey, at the template's size: 0 where its pixels are kept bit for bit (before super resolution)."""
     seed: int
     faces: tuple[FaceOutcome, ...]
     infotext: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from easyphoto.records import Verdict
+from easyphoto.records import TrainKind, Verdict
 
 LOCAL_OWNER = "local"
 """Owner of what the command line makes, and of the first token."""
@@ -82,7 +82,9 @@ class Job:
     progress: JobProgress = JobProgress()
     failure: Failure | None = None
     person: str | None = None
-    """Name of the person it trains, checks or shows (the first one)."""
+    """Name of the person it trains, checks or shows (the first one); of a scene or a garment where `subject` says so."""
+    subject: TrainKind = TrainKind.PERSON
+    """What `person` names."""
     idempotency_key: str | None = None
     cancel_asked: bool = False
     version: int = 0
@@ -158,6 +160,8 @@ class JobResult:
     owner: str
     created: str
     person: str | None = None
+    subject: TrainKind = TrainKind.PERSON
+    """What `person` names."""
     score: float | None = None
     """Of a training: the kept checkpoint's identity score."""
     verdicts: tuple[Verdict, ...] = ()

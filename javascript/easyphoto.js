@@ -77,6 +77,13 @@
     if ([...followed].some((id) => !now.has(id))) LISTS.forEach(press);
     followed = now;
   };
+  // An answer that was under way when a button began a job may come behind the button's own, and take the job off the page
+  // again; so we ask once more.
+  const BEGIN = { easyphoto_train_check: 0, easyphoto_train_start: 0, easyphoto_train_resume: 0, easyphoto_portrait_generate: 1 };
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest && event.target.closest(Object.keys(BEGIN).map((id) => `#${id}`).join());
+    if (button) [3000, 9000, 27000].forEach((pause) => setTimeout(press, pause, AT_FIRST[BEGIN[button.id]]));
+  });
   setInterval(() => { if (!document.hidden || Date.now() % 5000 < 1000) follow(); }, 1000);
 
   // ---- saving files --------------------------------------------------------------------------------------------------

@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from modules import initialize_util, script_callbacks, shared
+from modules import initialize_util, script_callbacks, sd_models, shared
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 # Now: the host takes our folder off the path again when this file has run. What is imported once stays importable below it.
 import easyphoto  # noqa: E402, F401
+
+
+def _prepare() -> None:
+    from easyphoto.jobs.host import prepare
+
+    prepare(sd_models)
 
 
 def _room() -> Any:  # noqa: ANN401 (an easyphoto.jobs.host.Room)
@@ -48,3 +54,6 @@ def _settings() -> None:
 script_callbacks.on_app_started(_serve)
 script_callbacks.on_ui_tabs(_tabs)
 script_callbacks.on_ui_settings(_settings)
+# Forge and reForge know checkpoints by a list of their own, and load one while their pages are made.
+if any(hasattr(sd_models, name) for name in ("forge_model_reload", "load_model_to_device")):
+    _prepare()

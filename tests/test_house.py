@@ -12,8 +12,8 @@ from easyphoto.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "easyphoto"
 FLOOR = {
-    "errors": 0, "events": 0, "families": 0, "files": 0, "orders": 0, "records": 0, "settings": 0, "signing": 0, "specs": 0,
-    "wording": 0, "work": 0, "__version__": 0,
+    "errors": 0, "events": 0, "extras": 0, "families": 0, "files": 0, "kinds": 0, "orders": 0, "presets": 0,
+    "records": 0, "settings": 0, "signing": 0, "specs": 0, "wording": 0, "work": 0, "__version__": 0,
     "imaging": 1, "store": 1,
     "faces": 2, "engine": 2, "marking": 2,
     "portrait": 3, "training": 3,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("worker.py")
-TARGETS = ("photos", "loras", "records", "base_models", "requests")
+TARGETS = ("photos", "loras", "records", "base_models", "checkpoints", "requests")
 _STATUS = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 _COUNT = re.compile(r"^#(\d+)\s|^stat::number_of_executed_units:\s*(\d+)")
 _MOST_RESTARTS = 20

@@ -21,7 +21,7 @@ import atheris
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {
-    "photos": ("PIL", "pillow_heif"), "loras": ("safetensors",), "records": (), "base_models": (),
+    "photos": ("PIL", "pillow_heif"), "loras": ("safetensors",), "records": (), "base_models": (), "checkpoints": (),
     "requests": ("python_multipart",),
 }  # fmt: skip
 """The fuzzers, and the packages besides ours whose branches guide the search."""

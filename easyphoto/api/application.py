@@ -17,13 +17,13 @@ from easyphoto.api.document import describe, text
 from easyphoto.api.guard import Guard
 from easyphoto.api.options import Limits
 from easyphoto.api.problems import add_handlers
-from easyphoto.api.routes import jobs, people, portraits, results, server
+from easyphoto.api.routes import jobs, people, portraits, results, scenes, server
 from easyphoto.api.service import Service
 from easyphoto.api.tokens import TokenStore
 
 ROOT = "/easyphoto"
 """Everything of ours lies below it, the routes of the older extension too."""
-ROUTERS = (people.router, portraits.router, jobs.router, results.router, server.router)
+ROUTERS = (people.router, scenes.router, portraits.router, jobs.router, results.router, server.router)
 
 
 def create_app(

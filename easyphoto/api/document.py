@@ -18,10 +18,12 @@ from easyphoto.api.problems import TITLES
 from easyphoto.events import Event
 from easyphoto.work import Job, JobResult
 
-_REQUESTS = (wire.PeopleRequest, wire.ChecksRequest, wire.PortraitsRequest, wire.PersonChange)
+_REQUESTS = (
+    wire.PeopleRequest, wire.ScenesRequest, wire.ChecksRequest, wire.PortraitsRequest, wire.PersonChange, wire.SceneChange,
+)  # fmt: skip
 _ANSWERS = (
     wire.PersonPage, wire.VerdictPage, wire.JobPage, wire.ResultPage, wire.TemplatePage, wire.ModelPage, wire.Removed,
-    wire.Health, wire.Problem, wire.PersonView, Job, JobResult, Event,
+    wire.Health, wire.Problem, wire.PersonView, wire.SceneView, wire.ScenePage, Job, JobResult, Event,
 )  # fmt: skip
 _WORDS = """From a person's photos to portraits of them.
 

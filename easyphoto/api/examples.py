@@ -5,7 +5,7 @@ from __future__ import annotations
 from easyphoto.api import wire
 from easyphoto.families import Family
 from easyphoto.orders import Consent
-from easyphoto.records import PhotoScores, Reason, Verdict
+from easyphoto.records import PhotoScores, Reason, TrainKind, Verdict
 from easyphoto.work import FaceScore, Job, JobKind, JobProgress, JobResult, JobState, Picture, ResultFile
 
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -26,6 +26,15 @@ TRAINING = Job(
     id=JOB_ID, kind=JobKind.TRAINING, owner="local", state=JobState.RUNNING, created="2026-07-01T09:28:00.000+00:00",
     started="2026-07-01T09:28:01.000+00:00", attempt=1, person="Anna", version=17,
     progress=JobProgress(stage="training", step=120, total=400, seconds_left=64.0, preview="preview-0001.jpg"),
+)  # fmt: skip
+SCENE = wire.SceneView(
+    id="scene-old-harbour-0c94e1d2aa", name="Old harbour", kind=TrainKind.SCENE, family=Family.SD15,
+    created="2026-07-02T08:00:00+00:00", photos=16, prompt="old harbour at dusk, special_scene, scene", lora="Old_harbour_4e1d",
+)  # fmt: skip
+SCENES = wire.ScenePage(items=(SCENE,), next=None)
+SCENE_TRAINING = Job(
+    id=JOB_ID, kind=JobKind.TRAINING, owner="local", state=JobState.QUEUED, created="2026-07-02T07:50:00.000+00:00",
+    person="Old harbour", subject=TrainKind.SCENE, version=40,
 )  # fmt: skip
 WAITING = Job(
     id=JOB_ID, kind=JobKind.PORTRAITS, owner="local", state=JobState.QUEUED, created="2026-07-01T10:00:00.000+00:00",
@@ -69,6 +78,13 @@ PEOPLE_REQUEST = {
     "settings": {"lora": {"rank": 32}, "optim": {"max_steps": 400}},
     "consent": {"given_by": "Anna herself", "given_at": "2026-07-01", "note": "for the team page"},
 }
+SCENES_REQUEST = {
+    "name": "Old harbour",
+    "prompt": "old harbour at dusk",
+    "photos": [{"name": "quay.jpg", "data": "/9j/4AAQSkZJRgABAQ=="}, {"name": "boats.jpg", "data": "/9j/4AAQSkZJRgABAQ=="}],
+    "captions": ["a quay of old stone at dusk", ""],
+}
+SCENE_CHANGE = {"name": "Harbour"}
 CHECKS_REQUEST = {"photos": [{"name": "beach.jpg", "data": "/9j/4AAQSkZJRgABAQ=="}]}
 PORTRAITS_REQUEST = {
     "people": [PERSON_ID],

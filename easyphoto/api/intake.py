@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,14 +16,18 @@ from easyphoto.api.problems import bad_field
 from easyphoto.api.reading import Asked, make, refused_field
 from easyphoto.api.service import Service
 from easyphoto.api.uploads import Handed
-from easyphoto.api.wire import ChecksRequest, PeopleRequest, PhotoSource, PortraitsRequest, TemplateSource
-from easyphoto.errors import EasyPhotoError, NotFound, SpecError
+from easyphoto.api.wire import ChecksRequest, PeopleRequest, PhotoSource, PortraitsRequest, ScenesRequest, TemplateSource
+from easyphoto.errors import EasyPhotoError, NotFound, PhotoError, SpecError
 from easyphoto.jobs.store import HIGHEST_PRIORITY, LOWEST_PRIORITY, Input, NewJob
+from easyphoto.kinds import spec_for
 from easyphoto.orders import CheckOrder, Order, PortraitOrder, TrainOrder
+from easyphoto.presets import Preset, with_preset
+from easyphoto.records import TrainKind
 from easyphoto.specs import PortraitSettings, TrainSpec
 from easyphoto.store.codec import from_json, to_json
 from easyphoto.store.paths import check_name
 from easyphoto.store.templates import get_template
+from easyphoto.training.captions import ENDING, caption_of, settle_captions
 from easyphoto.work import Job
 
 Kind = TypeVar("Kind", PhotoSource, TemplateSource)
@@ -52,6 +57,50 @@ def train(service: Service, owner: str, asked: Asked) -> Job:
     return _submit(service, owner, asked.key, wanted, order, handed)
 
 
+def scene(service: Service, owner: str, asked: Asked) -> Job:
+    """Hand in the training of a scene or a garment.
+
+    Raises:
+        InputError: Something in the request cannot be used.
+        NotFound: There is no such base model.
+        Conflict: It was trained already, or the idempotency key used for something else.
+    """
+    settings = asked.data.pop("settings", None) or {}
+    sources = _sources(PhotoSource, asked.data.pop("photos", []), "photos")
+    wanted = make(ScenesRequest, asked.data)
+    if wanted.kind is TrainKind.PERSON:
+        raise bad_field("kind", "must be scene or cloth; a person is trained by POST /people")
+    spec = _train_spec(service, wanted.name, settings, wanted.kind, wanted.prompt)
+    texts = {_stem(file.label): caption_of(file.read(), file.label) for file in asked.files if _is_caption(file)}
+    photos = _photos(service.options, sources, [file for file in asked.files if not _is_caption(file)])
+    if wanted.captions and len(wanted.captions) != len(photos):
+        raise bad_field("captions", f"has {len(wanted.captions)} texts for {len(photos)} photos; give one for each")
+    handed = inputs(photos)
+    said = wanted.captions or tuple(texts.get(_stem(photo.label), "") for photo in photos)
+    order = TrainOrder(
+        photos=_paths(handed), spec=spec, take=tuple(map(safe_name, wanted.take)), retouch=False, replace=wanted.replace,
+        consent=wanted.consent, captions=_settled(spec, [photo.label for photo in photos], said),
+    )  # fmt: skip
+    if not _is_repeated(service, owner, spec.person, asked.key, wanted.kind):
+        service.app(owner).refuse_known(order)
+    return _submit(service, owner, asked.key, wanted, order, handed)
+
+
+def _settled(spec: TrainSpec, names: Sequence[str], captions: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return settle_captions(spec, names, captions)
+    except PhotoError as error:
+        raise bad_field("captions", error) from error
+
+
+def _is_caption(file: Handed) -> bool:
+    return file.label.lower().endswith(ENDING)
+
+
+def _stem(label: str) -> str:
+    return label.rpartition(".")[0] or label
+
+
 def check(service: Service, owner: str, asked: Asked) -> Job:
     """Hand in photos to be judged.
 
@@ -63,7 +112,7 @@ def check(service: Service, owner: str, asked: Asked) -> Job:
     wanted = make(ChecksRequest, asked.data)
     handed = inputs(_photos(service.options, sources, asked.files))
     order = CheckOrder(
-        photos=_paths(handed), person="", take=tuple(map(safe_name, wanted.take)), retouch=wanted.retouch
+        photos=_paths(handed), person="", take=tuple(map(safe_name, wanted.take)), retouch=wanted.retouch, kind=wanted.kind
     )
     return _submit(service, owner, asked.key, wanted, order, handed)
 
@@ -85,9 +134,11 @@ def portraits(service: Service, owner: str, asked: Asked) -> Job:
     people = tuple(_person_name(service, owner, place, found) for place, found in enumerate(wanted.people))
     if not any(people):
         raise bad_field("people", "names nobody; a portrait needs at least one person")
-    paths, handed = _templates(service, raw, asked.files)
+    own = gather([("id_picture", wanted.id_picture)], service.options) if wanted.id_picture else ()
+    paths, handed = _templates(service, raw, asked.files, own)
     fields = {name: getattr(chosen, name) for name in PortraitSettings.__dataclass_fields__}
-    order = PortraitOrder(templates=paths, people=people, **fields)
+    templates = paths[: len(paths) - len(own)]
+    order = PortraitOrder(templates=templates, people=people, id_picture=paths[-1] if own else None, **fields)
     return _submit(service, owner, asked.key, wanted, order, handed)
 
 
@@ -109,8 +160,10 @@ def _paths(handed: Sequence[Input]) -> tuple[Path, ...]:
     return tuple(Path("inputs") / item.name for item in handed)
 
 
-def _train_spec(service: Service, name: str, settings: Mapping[str, Any]) -> TrainSpec:
-    """The family's training with what was asked for laid over it."""
+def _train_spec(
+    service: Service, name: str, settings: Mapping[str, Any], kind: TrainKind = TrainKind.PERSON, prompt: str = ""
+) -> TrainSpec:  # fmt: skip
+    """The family's training of that kind with what was asked for laid over it."""
     try:
         person = check_name(name)
     except EasyPhotoError as error:
@@ -122,7 +175,12 @@ def _train_spec(service: Service, name: str, settings: Mapping[str, Any]) -> Tra
         raise bad_field("settings.base_model", error) from error
     if not 0 <= given.get("seed", 0) < _SEEDS:
         raise bad_field("settings.seed", f"seed must be within 0-{_SEEDS - 1}, got {given['seed']}")
-    own = TrainSpec.for_family(person, model.path, model.family, device=service.settings.device)
+    own = replace(spec_for(kind, model.family, person, model.path, prompt), device=service.settings.device)
+    try:
+        own = with_preset(own, Preset(given.pop("preset", Preset.BALANCED)))
+    except (SpecError, ValueError) as error:
+        words = "must be fast, balanced or best, and is for people alone"
+        raise bad_field("settings.preset", error if isinstance(error, SpecError) else words) from error
     try:
         return from_json(TrainSpec, _laid_over(to_json(own), given))
     except SpecError as error:
@@ -147,9 +205,12 @@ def _person_name(service: Service, owner: str, place: int, identifier: str | Non
 
 
 def _templates(
-    service: Service, raw: Sequence[Any], files: Sequence[Handed]
+    service: Service, raw: Sequence[Any], files: Sequence[Handed], behind: Sequence[Handed] = ()
 ) -> tuple[tuple[Path, ...], tuple[Input, ...]]:
-    """Paths of all templates in the order they were named, uploads last, and the inputs that some of them are."""
+    """Paths of all templates in the order they were named, uploads last, and the inputs that some of them are.
+
+    What comes behind them is no template, and its paths are last.
+    """
     sources = _sources(TemplateSource, raw, "templates")
     if not sources and not files:
         raise bad_field("templates", "there is no template; name at least one")
@@ -157,7 +218,7 @@ def _templates(
         raise bad_field("templates", f"a request may have {service.options.limits.files} templates; send fewer")
     named = [_gallery_path(service, *entry) for entry in sources]
     own = [entry for entry, path in zip(sources, named) if path is None]
-    pictures = (*gather(own, service.options), *files)
+    pictures = (*gather(own, service.options), *files, *behind)
     refuse_unreadable(pictures, all_of_them=True)
     handed = inputs(pictures)
     uploaded = iter(_paths(handed))
@@ -181,13 +242,16 @@ def _drawn_seed(owner: str, key: str | None) -> int:
     return int.from_bytes(hashlib.sha256(f"{owner}\n{key}".encode()).digest()[:4], "big")
 
 
-def _is_repeated(service: Service, owner: str, person: str, key: str | None) -> bool:
+def _is_repeated(
+    service: Service, owner: str, person: str, key: str | None, subject: TrainKind = TrainKind.PERSON
+) -> bool:  # fmt: skip
     """The queue has a job of this key: it will say itself whether it is the same."""
-    return key is not None and any(job.idempotency_key == key for job in service.store.jobs_of(owner, person))
+    return key is not None and any(job.idempotency_key == key for job in service.store.jobs_of(owner, person, subject))
 
 
 def _submit(
-    service: Service, owner: str, key: str | None, wanted: PeopleRequest | ChecksRequest | PortraitsRequest,
+    service: Service, owner: str, key: str | None,
+    wanted: PeopleRequest | ScenesRequest | ChecksRequest | PortraitsRequest,
     order: Order, handed: Sequence[Input],
 ) -> Job:  # fmt: skip
     if not LOWEST_PRIORITY <= wanted.priority <= HIGHEST_PRIORITY:

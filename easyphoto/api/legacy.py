@@ -7,10 +7,8 @@ fields mean here is told in `legacy_fields`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +32,7 @@ from easyphoto.api.legacy_fields import Answered, Fields
 from easyphoto.api.legacy_orders import Begun, start_portraits, start_training
 from easyphoto.api.problems import Refused
 from easyphoto.api.routing import owner_of
+from easyphoto.api.stream import waited
 from easyphoto.errors import EasyPhotoError, NotFound
 from easyphoto.work import Job
 
@@ -128,8 +127,7 @@ async def _end_of(request: Request, service: Service, job: Job) -> Job | None:
                 raise NotFound("the job was deleted before it ended; hand it in again") from error
             if job.state.ended:
                 return job
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), _LOOK)
+            await waited(changed, _LOOK)
             if service.hub.closed or await request.is_disconnected():
                 return None
 

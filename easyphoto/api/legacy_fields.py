@@ -14,6 +14,9 @@ Its defaults are those of Stable Diffusion 1.5, and its clients send them whethe
 | `train_batch_size` 1 with `gradient_accumulation_steps` 4 | always four pictures at once: the same step, made faster |
 | `before_` and `after_face_fusion_ratio` 0.5 or 0.6 | always our own: those are ratios of another method |
 
+A scene (`Train Scene Lora`) has the defaults of `kinds.py` wherever a field holds one of that extension's, of its route
+(512 px, rank 128) or of its page (768 px, rank 256); its photos are trained with `training_prefix_prompt`.
+
 What there is no counterpart for is left out; where a user must have asked for it, a line of the message says so.
 """
 
@@ -23,12 +26,14 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from easyphoto.api.jsonbody import text_fault
 from easyphoto.errors import InputError, SpecError
+from easyphoto.extras import IdControl, SuperResolution
 from easyphoto.families import Family
+from easyphoto.records import TrainKind
 from easyphoto.specs import (
     DataSpec,
     LoraSpec,
@@ -47,10 +52,8 @@ _LONGEST_TEXT = 8_000
 """Characters of a prompt or a name."""
 _RANDOM_SEEDS = 65536
 """That extension draws below it; a seed one can type again."""
-_LEFT_OUT = (
-    "skin_retouching_bool", "background_restore", "makeup_transfer", "face_shape_match", "lcm_accelerate",
-)  # fmt: skip
-"""Switches of a portrait that are off by default there and have no counterpart here."""
+_RETOUCH = 0.5
+"""That extension retouches or does not; this is how much ours does then."""
 
 
 class Answered(InputError):
@@ -132,13 +135,14 @@ def train_spec(fields: Fields, own: TrainSpec) -> TrainSpec:
         Answered: The rank is smaller than alpha.
         SpecError: A number is none, or out of range.
     """
-    keep = own.family is not Family.SD15
+    scene = own.kind is TrainKind.SCENE
+    keep = scene or own.family is not Family.SD15
     return TrainSpec(
-        person=own.person, base_model=own.base_model, family=own.family, seed=own.seed, device=own.device,
-        lora=_lora(fields, own.lora, keep),
+        person=own.person, base_model=own.base_model, family=own.family, seed=own.seed, device=own.device, kind=own.kind,
+        lora=_lora(fields, own.lora, keep, scene),
         optim=_optim(fields, own.optim, keep),
-        data=_data(fields, own.data, keep),
-        validate=_validate(fields, own.validate, keep),
+        data=_data(fields, own.data, keep, scene),
+        validate=own.validate if scene else _validate(fields, own.validate, keep),
     )  # fmt: skip
 
 
@@ -147,10 +151,15 @@ def train_notes(fields: Fields) -> tuple[str, ...]:
     return ("enable_rl is not available here and was left out.",) if fields.flag("enable_rl", False) else ()
 
 
-def refuse_scene_training(fields: Fields) -> None:
-    """Raise SpecError if a scene and not a person is to be learnt."""
-    if fields.text("train_mode_choose", "Train Human Lora") == "Train Scene Lora":
-        raise SpecError("scene LoRAs cannot be trained here yet; train a person (Train Human Lora)")
+def train_kind(fields: Fields) -> TrainKind:
+    """What is to be learnt."""
+    scene = fields.text("train_mode_choose", "Train Human Lora") == "Train Scene Lora"
+    return TrainKind.SCENE if scene else TrainKind.PERSON
+
+
+def scene_prompt(fields: Fields) -> str:
+    """What a scene's photos show, in that extension's words."""
+    return fields.text("training_prefix_prompt", "")
 
 
 def portrait_settings(fields: Fields, family: Family) -> PortraitSettings:
@@ -174,17 +183,32 @@ def portrait_settings(fields: Fields, family: Family) -> PortraitSettings:
         fuse_after=_fusion(fields, "after", PortraitSettings.fuse_after),
         color_shift_first=fields.flag("color_shift_middle", True),
         color_shift_last=fields.flag("color_shift_last", True),
+        crop_face=fields.flag("crop_face_preprocess", True),
+        face_shape_match=fields.flag("face_shape_match", False),
+        lcm=_lcm(fields, family),
+        makeup=_where(fields, "makeup_transfer", "makeup_transfer_ratio", 0.5),
+        retouch=_RETOUCH if fields.flag("skin_retouching_bool", False) else 0.0,
+        background=_where(fields, "background_restore", "background_restore_denoising_strength", 0.35),
+        super_resolution=_enlargement(fields),
+        id_control=IdControl(weight=fields.number("ipa_weight", IdControl.weight)) if _id_control(fields, family) else None,
     )  # fmt: skip
 
 
-def portrait_notes(fields: Fields) -> tuple[str, ...]:
+def portrait_notes(fields: Fields, family: Family) -> tuple[str, ...]:
     """What was asked for and is left out of a portrait."""
-    left = [f"{name} is not available here and was left out." for name in _LEFT_OUT if fields.flag(name, False)]
-    if not fields.flag("crop_face_preprocess", True):
-        left.append("crop_face_preprocess is always on here.")
-    if _LORA_TAG.search(fields.text("additional_prompt", "")):
-        left.append("LoRA tags of additional_prompt are not available here and were left out.")
+    left = []
+    if fields.flag("lcm_accelerate", False) and not _lcm(fields, family):
+        left.append("lcm_accelerate is not available for the embedded base model and was left out.")
+    if _wants_id(fields) and _by_instantid(fields):
+        left.append("InstantID is not available and was left out.")
+    elif _wants_id(fields) and not _id_control(fields, family):
+        left.append("id_control is not available for the embedded base model and was left out.")
     return tuple(left)
+
+
+def lora_tags(fields: Fields) -> tuple[str, ...]:
+    """The tags of LoRAs in a portrait's prompt, which `portrait_settings` leaves out."""
+    return tuple(_LORA_TAG.findall(fields.text("additional_prompt", "")))
 
 
 def tab(fields: Fields) -> int:
@@ -205,11 +229,12 @@ def gallery_name(value: str) -> str:
     return Path(Path(value.replace("\\", "/")).name.strip("[]'\" ")).stem
 
 
-def _lora(fields: Fields, own: LoraSpec, keep: bool) -> LoraSpec:
+def _lora(fields: Fields, own: LoraSpec, keep: bool, scene: bool) -> LoraSpec:
     rank, alpha = fields.whole("rank", 128), fields.number("network_alpha", 64)
     if rank < alpha:
         raise Answered(f"The network alpha {alpha:g} must not exceed rank {rank}. It will result in an unintended LoRA.")
-    return own if keep and (rank, alpha) == (128, 64) else LoraSpec(rank=rank, alpha=alpha, text_encoder=own.text_encoder)
+    usual = (rank, alpha) == (128, 64) or (scene and (rank, alpha) == (256, 128))
+    return own if keep and usual else LoraSpec(rank=rank, alpha=alpha, text_encoder=own.text_encoder)
 
 
 def _optim(fields: Fields, own: OptimSpec, keep: bool) -> OptimSpec:
@@ -217,20 +242,22 @@ def _optim(fields: Fields, own: OptimSpec, keep: bool) -> OptimSpec:
     own_rate = math.isclose(rate, 1e-4) and keep
     together = fields.whole("train_batch_size", 1), fields.whole("gradient_accumulation_steps", 4)
     batch, accumulation = (4, 1) if together == (1, 4) else together
-    return OptimSpec(
+    return replace(
+        own,
         learning_rate=own.learning_rate if own_rate else rate,
         # Half for the text encoder, as there.
         text_learning_rate=own.text_learning_rate if own_rate else rate / 2,
         steps_per_photo=_own_or_sent(fields.whole("steps_per_photos", 200), 200, own.steps_per_photo, keep),
         max_steps=_own_or_sent(fields.whole("max_train_steps", 800), 800, own.max_steps, keep),
         batch_size=batch, accumulation=accumulation,
-        timestep_power=own.timestep_power,
     )  # fmt: skip
 
 
-def _data(fields: Fields, own: DataSpec, keep: bool) -> DataSpec:
-    size = _own_or_sent(fields.whole("resolution", 512), 512, own.size, keep)
-    return DataSpec(size=size, flip=own.flip, crops=own.crops, caption=own.caption)
+def _data(fields: Fields, own: DataSpec, keep: bool, scene: bool) -> DataSpec:
+    sent = fields.whole("resolution", 512)
+    size = own.size if keep and (sent == 512 or (scene and sent == 768)) else sent
+    ratio = max(0.0, fields.number("crop_ratio", 3)) if scene else None
+    return DataSpec(size=size, flip=own.flip, crops=own.crops, caption=own.caption, crop_ratio=ratio)
 
 
 def _validate(fields: Fields, own: ValidateSpec, keep: bool) -> ValidateSpec:
@@ -256,13 +283,32 @@ def _pass(fields: Fields, which: str, usual: tuple[float, ...], usual_steps: int
     """Args: `usual`: the strengths that the routes and the pages of that extension start with."""
     strength = fields.number(f"{which}_denoising_strength", usual[0])
     steps = fields.whole(f"{which}_diffusion_steps", usual_steps)
-    keep = family is not Family.SD15
-    # Few steps are enough only with the LCM weights that are not here.
-    fast = fields.flag("lcm_accelerate", False)
+    # With LCM the usual numbers are those of a portrait without; what they become is settled with the rest.
+    keep = family is not Family.SD15 or fields.flag("lcm_accelerate", False)
     return PassRequest(
-        strength=None if fast or (keep and strength in usual) else strength,
-        steps=None if fast or (keep and steps == usual_steps) else steps,
+        strength=None if keep and strength in usual else strength,
+        steps=None if keep and steps == usual_steps else steps,
     )
+
+
+def _lcm(fields: Fields, family: Family) -> bool:
+    return fields.flag("lcm_accelerate", False) and family is not Family.EMBEDDED
+
+
+def _wants_id(fields: Fields) -> bool:
+    """Whether somebody asks for the ID control, by its name of today or the one before.
+
+    It is on there unless somebody turns it off; without its files that would end every request of a client that says nothing.
+    """
+    return fields.flag("id_control", False) or fields.flag("ipa_control", False)
+
+
+def _by_instantid(fields: Fields) -> bool:
+    return "instant" in fields.text("id_control_method", "").lower()
+
+
+def _id_control(fields: Fields, family: Family) -> bool:
+    return _wants_id(fields) and not _by_instantid(fields) and family is not Family.EMBEDDED
 
 
 def _fusion(fields: Fields, when: str, own: float) -> float:
@@ -270,6 +316,18 @@ def _fusion(fields: Fields, when: str, own: float) -> float:
         return 0.0
     ratio = fields.number(f"{when}_face_fusion_ratio", 0.5)
     return own if ratio in (0.5, 0.6) else ratio
+
+
+def _where(fields: Fields, switch: str, name: str, usual: float) -> float:
+    """A share, where its switch is on."""
+    return fields.number(name, usual) if fields.flag(switch, False) else 0.0
+
+
+def _enlargement(fields: Fields) -> SuperResolution | None:
+    """On by default there; its two ways are weights that are not here, so the best that there is does it."""
+    if not fields.flag("super_resolution", True):
+        return None
+    return SuperResolution(ratio=fields.number("super_resolution_ratio", 0.5))
 
 
 def _words(fields: Fields, name: str) -> str:

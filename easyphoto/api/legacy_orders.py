@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,12 @@ from easyphoto.api.legacy_fields import (
     Answered,
     Fields,
     gallery_name,
+    lora_tags,
     portrait_notes,
     portrait_settings,
-    refuse_scene_training,
+    scene_prompt,
     tab,
+    train_kind,
     train_notes,
     train_spec,
     user_id,
@@ -29,8 +31,10 @@ from easyphoto.api.sources import SourceOptions, fetch_picture
 from easyphoto.api.uploads import Handed
 from easyphoto.errors import NameRefused, NotFound, PhotoError, SpecError
 from easyphoto.jobs.store import Input, NewJob
+from easyphoto.kinds import spec_for
 from easyphoto.orders import PortraitOrder, TrainOrder
-from easyphoto.specs import TrainSpec
+from easyphoto.records import TrainKind
+from easyphoto.store.named_loras import find_lora, tags_in
 from easyphoto.store.templates import get_template
 from easyphoto.work import Job, JobKind
 
@@ -60,14 +64,14 @@ def start_training(service: Service, owner: str, fields: Fields) -> Begun:
         EasyPhotoError: Anything else that speaks against it.
     """
     name = user_id(fields)
-    refuse_scene_training(fields)
-    _refuse_known(service, owner, name)
+    kind = train_kind(fields)
+    _refuse_known(service, owner, name, kind)
     sources = fields.items("instance_images")
     if not sources:
         raise Answered("Please upload training photos.")
     base = _base_model(service, fields)
-    own = TrainSpec.for_family(name, base.path, base.family, device=service.settings.device)
-    spec = train_spec(fields, own)
+    own = spec_for(kind, base.family, name, base.path, scene_prompt(fields))
+    spec = train_spec(fields, replace(own, device=service.settings.device))
     photos = _pictures(service, sources, "photo")
     refuse_unreadable(photos, all_of_them=False)
     handed = inputs(photos)
@@ -92,11 +96,28 @@ def start_portraits(service: Service, owner: str, fields: Fields) -> Begun:
     _refuse_unknown(service, owner, people)
     # All of one family, or the job says that they do not fit together.
     family = next(service.people(owner).get(name).family for name in people if name)
+    tags, left = _known_tags(service, owner, lora_tags(fields))
     settings = portrait_settings(fields, family)
-    templates, handed = _templates(service, fields)
-    order = PortraitOrder(templates=templates, people=people, **vars(settings))
+    settings = replace(settings, prompt=", ".join(part for part in (settings.prompt, *tags) if part))
+    own = _pictures(service, fields.items("ipa_image"), "ipa_image")[:1] if settings.id_control else ()
+    templates, handed = _templates(service, fields, own)
+    picture = Path("inputs", handed[-1].name) if own else None
+    order = PortraitOrder(templates=templates, people=people, id_picture=picture, **vars(settings))
     job = service.store.submit(NewJob(order=order, owner=owner), handed)
-    return Begun(job=job, notes=portrait_notes(fields), scores=wants_scores(fields))
+    return Begun(job=job, notes=(*portrait_notes(fields, family), *left), scores=wants_scores(fields))
+
+
+def _known_tags(service: Service, owner: str, tags: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The tags that can be followed here, and a line about the others."""
+    app = service.app(owner)
+    shelves, known = (app.shelf(TrainKind.SCENE), app.shelf(TrainKind.CLOTH)), []
+    for tag in tags:
+        with suppress(SpecError):
+            [(name, _)] = tags_in(tag)
+            if app.shared.reads_tags or find_lora(name, shelves, service.settings.lora_folder):
+                known.append(tag)
+    others = [tag for tag in tags if tag not in known]
+    return known, (f"{', '.join(others)} of additional_prompt is not available here and was left out.",) if others else ()
 
 
 def _base_model(service: Service, fields: Fields) -> BaseModel:
@@ -113,17 +134,19 @@ def _refuse_unknown(service: Service, owner: str, people: Sequence[str | None]) 
         raise Answered("User id is not exist.") from error
 
 
-def _refuse_known(service: Service, owner: str, name: str) -> None:
-    """That extension trains nobody twice under one name."""
+def _refuse_known(service: Service, owner: str, name: str, kind: TrainKind) -> None:
+    """That extension trains nobody, and nothing, twice under one name."""
     with suppress(NotFound):
-        service.people(owner).get(name)
+        service.app(owner).shelf(kind).get(name)
         raise Answered("User id non-repeatability.")
-    if any(job.kind is JobKind.TRAINING and not job.state.ended for job in service.store.jobs_of(owner, name)):
+    if any(job.kind is JobKind.TRAINING and not job.state.ended for job in service.store.jobs_of(owner, name, kind)):
         raise Answered("User id non-repeatability.")
 
 
-def _templates(service: Service, fields: Fields) -> tuple[tuple[Path, ...], tuple[Input, ...]]:
-    """Where the templates lie, and those of them that came with the request."""
+def _templates(
+    service: Service, fields: Fields, behind: Sequence[Handed] = ()
+) -> tuple[tuple[Path, ...], tuple[Input, ...]]:
+    """Where the templates lie, and those of them that came with the request; what comes behind them is none."""
     chosen = tab(fields)
     if chosen == 3:
         raise SpecError("pictures cannot be made from text here yet; send a template")
@@ -133,8 +156,8 @@ def _templates(service: Service, fields: Fields) -> tuple[tuple[Path, ...], tupl
         raise Answered("Please choose or upload a template.")
     gallery = [_of_gallery(service, source) if chosen == 0 else None for source in sources]
     sent = _pictures(service, [source for source, path in zip(sources, gallery) if path is None], "template")
-    refuse_unreadable(sent, all_of_them=True)
-    handed = inputs(sent)
+    refuse_unreadable((*sent, *behind), all_of_them=True)
+    handed = inputs((*sent, *behind))
     uploaded = iter(handed)
     return tuple(path or Path("inputs", next(uploaded).name) for path in gallery), handed
 

@@ -36,7 +36,8 @@ def gather(sources: Sequence[tuple[str, Source]], options: ApiOptions) -> tuple[
 
 def _gather_one(field: str, source: Source, options: ApiOptions) -> Handed:
     if source.url is None:
-        number = int(field.rpartition("[")[2].rstrip("]")) + 1
+        place = field.rpartition("[")[2].rstrip("]")
+        number = int(place) + 1 if place.isdecimal() else 1
         data = decode(source.data or "", f"{field}.data", options)
         return Handed(label=source.name or f"picture-{number}", data=data, field=field)
     wanted = SourceOptions(allow_urls=options.allow_urls, max_bytes=options.limits.file_bytes)

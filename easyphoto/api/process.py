@@ -16,6 +16,7 @@ import uvicorn
 from easyphoto.api.application import create_app
 from easyphoto.api.front import AddPages, with_pages
 from easyphoto.api.options import ApiOptions
+from easyphoto.api.protocol import Protocol
 from easyphoto.api.service import Service
 from easyphoto.api.webhooks import Dispatcher, WebhookOptions
 from easyphoto.errors import Conflict, InputError
@@ -24,11 +25,9 @@ from easyphoto.jobs.supervisor import Supervisor
 from easyphoto.settings import Settings
 
 _BACKLOG = 2048
-_HEADERS = 32 * 1024
-"""Bytes of a request's line and headers."""
-_SWITCH = 0.0005
+_SWITCH = 0.0001
 """Seconds that one thread may keep the others from Python's lock. With the usual 5 ms, a thread that writes a job down waits as
-long after each of its thirty looks at the disk, while the main thread answers others."""
+long after each of its fifty looks at the disk, while the main thread answers others."""
 _PATIENCE = 5
 """Seconds that answers under way get when the server ends."""
 
@@ -127,8 +126,8 @@ def run(
         app = app if pages is None else with_pages(app, options, pages(service))
         # uvicorn's own log of requests holds their queries; the guard writes one without.
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, h11_max_incomplete_event_size=_HEADERS, timeout_graceful_shutdown=_PATIENCE,
+            app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, timeout_graceful_shutdown=_PATIENCE,
         )  # fmt: skip
         server = _Server(config, service)
         # uvicorn raises the signal anew when it has ended; by then there is nothing left to be done.

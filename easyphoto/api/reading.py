@@ -170,7 +170,7 @@ def _value(name: str, hint: Any, texts: list[str], limits: Limits) -> Any:  # no
     if len(texts) > 1:
         raise bad_field(name, "may come once only")
     text = texts[0]
-    if str in kinds:
+    if any(isinstance(kind, type) and issubclass(kind, str) for kind in kinds):
         if fault := jsonbody.text_fault(text, limits.text):
             raise bad_field(name, fault)
         return text

@@ -15,6 +15,7 @@ from easyphoto.engine.detect import detect_family
 from easyphoto.errors import EasyPhotoError, NotFound
 from easyphoto.families import Family
 from easyphoto.jobs.store import JobQuery, JobStore
+from easyphoto.records import TrainKind
 from easyphoto.settings import Settings
 from easyphoto.specs import Person
 from easyphoto.store.paths import Home, owner_home, person_id
@@ -74,6 +75,37 @@ class Service:
                 return person
         raise NotFound("there is no person with this id; GET /easyphoto/v1/people lists those there are")
 
+    def scenes(self, owner: str) -> tuple[Person, ...]:
+        """An owner's scenes and clothes."""
+        app = self.app(owner)
+        return (*app.shelf(TrainKind.SCENE).list(), *app.shelf(TrainKind.CLOTH).list())
+
+    def scene(self, owner: str, identifier: str) -> Person:
+        """The scene or garment of that id.
+
+        Raises:
+            NotFound: That owner has none of it.
+        """
+        for scene in self.scenes(owner):
+            if scene_id(scene) == identifier:
+                return scene
+        raise NotFound("there is no scene with this id; GET /easyphoto/v1/scenes lists those there are")
+
+    def scene_for_deletion(self, owner: str, identifier: str) -> tuple[str, TrainKind]:
+        """Name and kind behind an id, also of something of which only jobs are left.
+
+        Raises:
+            NotFound: That owner has none of it.
+        """
+        try:
+            scene = self.scene(owner, identifier)
+        except NotFound:
+            for job in self.store.list(JobQuery(owner=owner, limit=_JOBS_LOOKED_AT)):
+                if job.person and f"{job.subject.value}-{person_id(job.person)}" == identifier:
+                    return job.person, job.subject
+            raise
+        return scene.name, scene.kind
+
     def name_of(self, owner: str, said: str) -> str:
         """The name of somebody who was named by id or by name, trained or not."""
         return next((person.name for person in self.people(owner).list() if person.person_id == said), said)
@@ -88,7 +120,7 @@ class Service:
             return self.person(owner, identifier).name
         except NotFound:
             for job in self.store.list(JobQuery(owner=owner, limit=_JOBS_LOOKED_AT)):
-                if job.person and person_id(job.person) == identifier:
+                if job.person and job.subject is TrainKind.PERSON and person_id(job.person) == identifier:
                     return job.person
             raise
 
@@ -117,6 +149,11 @@ class Service:
         self.hub.close()
         self.uploads.close()
         self.store.close()
+
+
+def scene_id(scene: Person) -> str:
+    """What a scene is asked for by: its kind is part of it, for a scene and a garment may have one name."""
+    return f"{scene.kind.value}-{scene.person_id}"
 
 
 def _read_model(path: Path) -> BaseModel | None:

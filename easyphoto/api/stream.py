@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import PurePath
@@ -45,22 +45,31 @@ class Feed:
         """Number of the newest event that is known."""
         self.over = False
         """The job has ended and all its events are known."""
-        self.recent: deque[Numbered] = deque(maxlen=_KEPT)
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
+        """As messages: each is written once, however many follow."""
         self.followers = 0
-        self.changed = asyncio.Event()
+        self.changed = _future()
+        """Done as soon as there is something new."""
+
+    def add(self, events: Iterable[Numbered]) -> None:
+        """Keep the newest events."""
+        for number, event in events:
+            self._recent.append((number, message(event, number)))
+            self.seen = number
 
     def tell(self) -> None:
         """Wake all who wait."""
-        old, self.changed = self.changed, asyncio.Event()
-        old.set()
+        old, self.changed = self.changed, _future()
+        if not old.done():
+            old.set_result(None)
 
-    def behind(self, after: int) -> tuple[Numbered, ...] | None:
-        """The events behind number `after`; None where memory does not reach back so far."""
+    def behind(self, after: int) -> bytes | None:
+        """The messages behind number `after`; None where memory does not reach back so far."""
         if after >= self.seen:
-            return ()
-        if not self.recent or self.recent[0][0] > after + 1:
+            return b""
+        if not self._recent or self._recent[0][0] > after + 1:
             return None
-        return tuple(entry for entry in self.recent if entry[0] > after)
+        return b"".join(said for number, said in self._recent if number > after)
 
 
 class Hub:
@@ -144,16 +153,18 @@ class Hub:
             while not self.closed:
                 changed = feed.changed
                 over = feed.over
-                events = feed.behind(after)
-                if events is None:
+                said, last = feed.behind(after), feed.seen
+                if said is None:
                     events = await asyncio.to_thread(self._store.events, job.id, after)
-                if events:
-                    after = events[-1][0]
-                    yield b"".join(message(event, number) for number, event in events)
+                    said = b"".join(message(event, number) for number, event in events)
+                    last = events[-1][0] if events else after
+                if said:
+                    after = last
+                    yield said
                 if over and feed.seen <= after:
                     yield _message("end", json.dumps(to_json(feed.job)))
                     return
-                if not events and not await _waited(changed):
+                if not said and not await waited(changed, PING):
                     await asyncio.to_thread(self._store.get, job.id)  # NotFound where it was deleted meanwhile
                     yield b": ping\n\n"
 
@@ -161,20 +172,20 @@ class Hub:
 def _take(feed: Feed, events: tuple[Numbered, ...]) -> None:
     # The state was read before the events: of a job that had ended then, there are no further ones.
     over = feed.job.state.ended
-    if events:
-        feed.recent.extend(events)
-        feed.seen = events[-1][0]
+    feed.add(events)
     if events or over:
         feed.over = over
         feed.tell()
 
 
-async def _waited(changed: asyncio.Event) -> bool:
-    """Whether something has changed before a ping is due."""
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(changed.wait(), PING)
-        return True
-    return False
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def waited(changed: asyncio.Future[None], patience: float) -> bool:
+    """Whether a feed has changed within so many seconds."""
+    done, _ = await asyncio.wait((changed,), timeout=patience)
+    return bool(done)
 
 
 def message(event: Event, number: int) -> bytes:

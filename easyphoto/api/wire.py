@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from easyphoto.errors import SpecError
 from easyphoto.families import Family
 from easyphoto.orders import Consent
-from easyphoto.records import Verdict
+from easyphoto.presets import Preset
+from easyphoto.records import TrainKind, Verdict
 from easyphoto.specs import DataSpec, LoraSpec, OptimSpec, PortraitSettings, ValidateSpec
 from easyphoto.work import Job, JobResult
 
@@ -51,8 +52,10 @@ class TemplateSource:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a person is trained; what is left out is as the base model's family wants it."""
+    """How a person is trained; what is left out is as the preset and the base model's family want it."""
 
+    preset: Preset | None = None
+    """"fast", "balanced" or "best"; of people alone."""
     lora: LoraSpec | None = None
     optim: OptimSpec | None = None
     data: DataSpec | None = None
@@ -84,6 +87,32 @@ class PeopleRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScenesRequest:
+    """A scene, or a garment, to be trained."""
+
+    name: str
+    kind: TrainKind = TrainKind.SCENE
+    """"scene" or "cloth"."""
+    prompt: str = ""
+    """What the photos show, for those without a caption of their own."""
+    photos: tuple[PhotoSource, ...] = ()
+    """15 to 20 photos of one place, light or style; of a garment one is enough."""
+    captions: tuple[str, ...] = ()
+    """One for each photo, in their order; an empty one takes the prompt. Leave it out if all take it."""
+    settings: TrainSettings | None = None
+    take: tuple[str, ...] = ()
+    """File names that are taken whatever their verdict."""
+    replace: bool = False
+    """Train a scene anew that was trained before."""
+    consent: Consent | None = None
+    """Of people whom the photos show."""
+    priority: int = 0
+    """-10 to 10; higher goes first."""
+    webhook: str | None = None
+    """Told by a signed POST when the job ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChecksRequest:
     """Photos to be judged, nothing more."""
 
@@ -91,6 +120,8 @@ class ChecksRequest:
     take: tuple[str, ...] = ()
     """File names that are taken whatever their verdict."""
     retouch: bool = True
+    kind: TrainKind = TrainKind.PERSON
+    """What they are photos of: in those of a scene no face is wanted."""
     priority: int = 0
     """-10 to 10; higher goes first."""
     webhook: str | None = None
@@ -105,6 +136,8 @@ class PortraitsRequest:
     """Ids of people, for the faces of a template from left to right; null leaves that face."""
     templates: tuple[TemplateSource, ...] = ()
     settings: PortraitSettings = field(default_factory=PortraitSettings)
+    id_picture: PhotoSource | None = None
+    """Shows the one person for `settings.id_control`; null takes everybody's own reference photo."""
     priority: int = 0
     """-10 to 10; higher goes first."""
     webhook: str | None = None
@@ -118,6 +151,42 @@ class PersonChange:
     name: str | None = None
     """The person's new name; their id changes with it."""
     consent: Consent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneChange:
+    """What may be changed of a scene."""
+
+    name: str
+    """The scene's new name; its id changes with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneView:
+    """A trained scene or garment."""
+
+    id: str
+    name: str
+    kind: TrainKind
+    family: Family
+    """Of the base model it was trained on."""
+    created: str
+    """ISO 8601, UTC."""
+    photos: int
+    """How many photos were trained on."""
+    prompt: str
+    """What it was trained with, and what calls it up."""
+    lora: str
+    """What a portrait's prompt names it by: `<lora:NAME:0.8>`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePage:
+    """Scenes and clothes, by name."""
+
+    items: tuple[SceneView, ...]
+    next: str | None
+    """Hand this in as `cursor` for what follows; null at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)

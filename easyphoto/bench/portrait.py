@@ -180,10 +180,10 @@ def _materials(app: App, entrant: Entrant, options: BenchOptions, watch: Watch) 
     crops = [item.crop for item in trained.prepared.photos]
     plain = train_plain(spec.base_model, spec.device, crops, trained.result.steps, spec.data.size)
     reference = trained.prepared.photos[trained.prepared.reference]
-    if reference.face.embedding is None:
+    if reference.own_face.embedding is None:
         raise PhotoError(f"{entrant.name}: the reference photo carries no identity vector; train again")
     held_out = _held_out(app, entrant, trained.prepared.embedding)
-    subject = Subject(name=entrant.name, sex=entrant.sex, held_out=held_out, reference=reference.face.embedding)
+    subject = Subject(name=entrant.name, sex=entrant.sex, held_out=held_out, reference=reference.own_face.embedding)
     return Materials(subject=subject, person=trained.person, reference=reference, plain=plain)
 
 

@@ -63,7 +63,7 @@ class FusionOnly:
     def make(self, materials: Materials, stage: Stage) -> Made:
         """Fuse at the template's own size."""
         reference = materials.reference
-        fused = self._tools.fuser.fuse(reference.crop, reference.face, stage.photo, stage.face)
+        fused = self._tools.fuser.fuse(reference.crop, reference.own_face, stage.photo, stage.face)
         shape = stage.photo.height, stage.photo.width
         painted = feather(face_mask(stage.face, shape, reach=0.05), 0.02 * face_width(stage.face))
         return Made(pixels=alpha_blend(stage.photo.pixels, fused.pixels, painted), changed=painted)

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 from easyphoto import __version__
-from easyphoto.cli import commands, hooks, making, privacy, queue, serving
+from easyphoto.cli import commands, hooks, making, privacy, queue, scenes, serving
 from easyphoto.errors import Cancelled, EasyPhotoError
+from easyphoto.presets import Preset
+from easyphoto.records import TrainKind
 from easyphoto.settings import calm_threads
 from easyphoto.work import JobKind, JobState
 
@@ -65,11 +67,13 @@ def parser() -> argparse.ArgumentParser:
         help="checkpoint or diffusers folder (default: the embedded model)",
     )  # fmt: skip
     common.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps")
+    common.add_argument("--gpus", type=int, metavar="N", help="spread a training over so many GPUs (default: one)")
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(verbs.add_parser("demo", parents=[common], help="train a sample person, make portraits, write a page"))
-    _train(verbs.add_parser("train", parents=[common], help="train a person from photos"))
+    _train(verbs.add_parser("train", parents=[common], help="train a person, or a scene, from photos"))
     _portrait(verbs.add_parser("portrait", parents=[common], help="put people into templates"))
     _people(verbs.add_parser("people", help="list, show, rename or delete people"), common)
+    scenes.add_verbs(verbs.add_parser("scenes", help="list, show, rename or delete scenes and clothes"), common)
     _jobs(verbs.add_parser("jobs", help="what waits, runs and has ended"), common)
     serving.add_verbs(verbs, common)
     privacy.add_audit(verbs.add_parser("audit", parents=[common], help="every file that holds something of a person"))
@@ -89,7 +93,16 @@ def _demo(verb: argparse.ArgumentParser) -> None:
 
 def _train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("photos", nargs="+", type=Path, metavar="PHOTOS", help="picture files or folders")
-    verb.add_argument("--person", required=True, metavar="NAME")
+    verb.add_argument("--person", "--name", dest="person", required=True, metavar="NAME", help="of the person or scene")
+    verb.add_argument("--kind", choices=[kind.value for kind in TrainKind], default=TrainKind.PERSON.value)
+    verb.add_argument(
+        "--prompt", default="", help="scenes: what the photos show, for those without a .txt file of their name beside them"
+    )
+    verb.add_argument("--crop-ratio", type=float, help="scenes: square around a face, in face sizes; 0: whole pictures")
+    verb.add_argument(
+        "--preset", choices=[preset.value for preset in Preset], default=Preset.BALANCED.value,
+        help="people: how long and how carefully; what is said besides counts more (default: balanced)",
+    )  # fmt: skip
     verb.add_argument("--check-only", action="store_true", help="judge the photos, train nothing")
     verb.add_argument("--take", action="append", default=[], metavar="FILE", help="take this photo in any case")
     verb.add_argument("--no-retouch", action="store_true", help="leave the skin as it is")
@@ -102,7 +115,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
         ("--steps-per-photo", int), ("--max-steps", int), ("--batch-size", int), ("--accumulation", int),
         ("--validation-steps", int), ("--size", int),
     ):  # fmt: skip
-        verb.add_argument(flag, type=kind, help="default: the family's")
+        verb.add_argument(flag, type=kind, help="default: the preset's")
     verb.add_argument("--no-validation", action="store_true", help="keep the last checkpoint unjudged")
     verb.add_argument("--no-text-encoder", action="store_true", help="train the UNet alone")
     verb.set_defaults(run=making.train)
@@ -126,7 +139,32 @@ def _portrait(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(flag, type=kind, help="default: the family's")
     verb.add_argument("--no-second-pass", action="store_true")
     verb.add_argument("--no-color-shift", action="store_true", help="leave the colours as diffusion made them")
+    verb.add_argument("--no-color-shift-first", action="store_true", help="the same after the first pass alone")
+    verb.add_argument("--no-color-shift-last", action="store_true", help="the same at the end alone")
+    _extras(verb.add_argument_group("further steps, off unless asked for"))
     verb.set_defaults(run=making.portrait)
+
+
+def _extras(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--no-crop-face", action="store_true", help="work on the whole picture instead of around the face")
+    group.add_argument("--face-shape-match", action="store_true", help="the face's outline is the person's own")
+    group.add_argument("--lcm", action="store_true", help="few steps by an LCM-LoRA in the folder of LoRAs (SD1.5, SDXL)")
+    for flag, words in (
+        ("--makeup", "0-1: how much of the makeup of the template's face"),
+        ("--retouch", "0-1: how much the finished face's skin is evened"),
+        ("--background", "0-1: denoising strength of a pass over everything but the heads"),
+    ):
+        group.add_argument(flag, type=float, default=0.0, metavar="SHARE", help=words)
+    group.add_argument(
+        "--super-resolution", nargs="?", const="auto", metavar="WAY",
+        help="twice as large, by an upscaler that is installed (auto, lanczos, real-esrgan, or a file's name)",
+    )  # fmt: skip
+    group.add_argument(
+        "--id-control", nargs="?", const="", metavar="PICTURE",
+        help="hold the face by an IP-Adapter of yours (SD1.5, SDXL) and the person's reference photo, or PICTURE",
+    )  # fmt: skip
+    group.add_argument("--id-weight", type=float, default=0.3, metavar="WEIGHT", help="0.1-1, of the ID control")
+    group.add_argument("--super-resolution-ratio", type=float, default=0.5, metavar="SHARE", help="0-1, of the upscaler's")
 
 
 def _people(verb: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

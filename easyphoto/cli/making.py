@@ -17,18 +17,23 @@ from easyphoto.app import App, Watch
 from easyphoto.cli.commands import print_json, print_person, settings_of, stoppable
 from easyphoto.cli.privacy import consent_of
 from easyphoto.cli.progress import watching
-from easyphoto.errors import NotFound
+from easyphoto.cli.scenes import print_scene
+from easyphoto.errors import NotFound, SpecError
+from easyphoto.extras import IdControl, SuperResolution
 from easyphoto.files import write_bytes
 from easyphoto.imaging.io import photo_files
 from easyphoto.jobs.folders import Input
 from easyphoto.jobs.follow import as_error, error_of, run_order
 from easyphoto.jobs.store import JobStore, NewJob, input_name
+from easyphoto.kinds import spec_for
 from easyphoto.orders import Order, PortraitOrder, TrainOrder
-from easyphoto.records import Verdict
+from easyphoto.presets import Preset, with_preset
+from easyphoto.records import TrainKind, Verdict
 from easyphoto.settings import Settings
 from easyphoto.specs import PassRequest, TrainSpec
 from easyphoto.store.codec import to_json
 from easyphoto.store.paths import check_name
+from easyphoto.training.captions import captions_beside, settle_captions
 from easyphoto.work import Failure, Job, JobResult, Missed, Picture
 
 Arguments = argparse.Namespace
@@ -42,7 +47,9 @@ def train(arguments: Arguments, cancel: threading.Event) -> int:
     spec = _spec(arguments, settings)
     check_name(spec.person)
     photos = photo_files(arguments.photos)
+    names, learns = [path.name for path in photos], spec.kind is not TrainKind.PERSON
     order = TrainOrder(
+        captions=settle_captions(spec, names, captions_beside(photos)) if learns else (),
         photos=photos, spec=spec, take=tuple(arguments.take), retouch=not arguments.no_retouch, resume=arguments.resume,
         replace=arguments.replace, consent=consent_of(arguments.consent, None, "") if arguments.consent else None,
     )  # fmt: skip
@@ -69,7 +76,7 @@ def _check(arguments: Arguments, app: App, order: TrainOrder, cancel: threading.
 def _show_training(
     arguments: Arguments, app: App, verdicts: Sequence[Verdict], warnings: Sequence[str], job: Job | None
 ) -> int:
-    person = None if job is None else app.people.get(arguments.person)
+    person = None if job is None else app.shelf(TrainKind(arguments.kind)).get(arguments.person)
     if arguments.json:
         shown = {"kind": "result", "verdicts": to_json(tuple(verdicts)), "person": person and to_json(person)}
         print_json(shown if job is None else {**shown, "job": job.id})
@@ -80,7 +87,7 @@ def _show_training(
     for warning in warnings:
         print(f"note: {warning}")
     if person:
-        print_person(person)
+        print_person(person) if person.kind is TrainKind.PERSON else print_scene(person)
     return 0
 
 
@@ -89,7 +96,10 @@ def _spec(arguments: Arguments, settings: Settings) -> TrainSpec:
     from easyphoto.engine.detect import detect_family
 
     family = detect_family(settings.base_model)
-    spec = TrainSpec.for_family(arguments.person, settings.base_model, family, seed=arguments.seed, device=settings.device)
+    own = spec_for(TrainKind(arguments.kind), family, arguments.person, settings.base_model, arguments.prompt)
+    spec = with_preset(replace(own, seed=arguments.seed, device=settings.device), Preset(arguments.preset))
+    if arguments.prompt and spec.kind is TrainKind.PERSON:
+        raise SpecError("--prompt is for scenes and clothes; photos of a person all have the same caption, so leave it out")
     every = 0 if arguments.no_validation else arguments.validation_steps
     lora = _said(rank=arguments.rank, alpha=arguments.alpha, text_encoder=False if arguments.no_text_encoder else None)
     optim = _said(
@@ -104,7 +114,7 @@ def _spec(arguments: Arguments, settings: Settings) -> TrainSpec:
         spec,
         lora=replace(spec.lora, **lora),
         optim=replace(spec.optim, **optim),
-        data=replace(spec.data, **_said(size=arguments.size)),
+        data=replace(spec.data, **_said(size=arguments.size, crop_ratio=arguments.crop_ratio)),
         validate=replace(spec.validate, **_said(every=every)),
     )
 
@@ -122,15 +132,20 @@ def portrait(arguments: Arguments, cancel: threading.Event) -> int:
     missing = next((path for path in arguments.template if not path.is_file()), None)
     if missing is not None:
         raise NotFound(f"the template {missing} does not exist; name a picture file")
-    inputs = _inputs(arguments.template)
-    done = _run(arguments, settings, portrait_order(arguments, _names(inputs)), inputs, cancel)
+    own = [Path(arguments.id_control)] if arguments.id_control else []
+    if own and not own[0].is_file():
+        raise NotFound(f"the ID control's picture {own[0]} does not exist; name a picture file, or nothing behind --id-control")
+    inputs = _inputs([*arguments.template, *own])
+    names = _names(inputs)
+    order = portrait_order(arguments, names[: len(arguments.template)], names[-1] if own else None)
+    done = _run(arguments, settings, order, inputs, cancel)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for picture in done.result.pictures:
         _show_portrait(_save(done, picture, arguments.output), picture, done.job, arguments.json)
     return _tell_missed(done, arguments.json)
 
 
-def portrait_order(arguments: Arguments, templates: tuple[Path, ...]) -> PortraitOrder:
+def portrait_order(arguments: Arguments, templates: tuple[Path, ...], id_picture: Path | None = None) -> PortraitOrder:
     """What was typed, as an order; what was not typed is the family's."""
     second = PassRequest(strength=arguments.second_strength, steps=arguments.second_steps)
     return PortraitOrder(
@@ -143,8 +158,17 @@ def portrait_order(arguments: Arguments, templates: tuple[Path, ...]) -> Portrai
         count=arguments.count,
         first=PassRequest(strength=arguments.first_strength, steps=arguments.first_steps),
         second=None if arguments.no_second_pass else second,
-        color_shift_first=not arguments.no_color_shift,
-        color_shift_last=not arguments.no_color_shift,
+        color_shift_first=not (arguments.no_color_shift or arguments.no_color_shift_first),
+        color_shift_last=not (arguments.no_color_shift or arguments.no_color_shift_last),
+        crop_face=not arguments.no_crop_face,
+        face_shape_match=arguments.face_shape_match,
+        lcm=arguments.lcm,
+        makeup=arguments.makeup,
+        retouch=arguments.retouch,
+        background=arguments.background,
+        super_resolution=_enlargement(arguments),
+        id_control=None if arguments.id_control is None else IdControl(weight=arguments.id_weight),
+        id_picture=id_picture,
         **_said(
             lora_weight=arguments.lora_weight,
             guidance=arguments.guidance,
@@ -153,6 +177,12 @@ def portrait_order(arguments: Arguments, templates: tuple[Path, ...]) -> Portrai
             fuse_after=arguments.fuse_after,
         ),
     )
+
+
+def _enlargement(arguments: Arguments) -> SuperResolution | None:
+    if arguments.super_resolution is None:
+        return None
+    return SuperResolution(way=arguments.super_resolution, ratio=arguments.super_resolution_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from easyphoto.jobs.store import JobStore
 from easyphoto.orders import Consent
 from easyphoto.privacy.audit import audit
 from easyphoto.privacy.erase import erase_person
+from easyphoto.records import TrainKind
 from easyphoto.settings import Settings
 from easyphoto.store.codec import to_json
 from easyphoto.store.paths import check_name
@@ -47,7 +48,8 @@ def add_people_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser],
 
 def add_audit(verb: argparse.ArgumentParser) -> None:
     """`audit`."""
-    verb.add_argument("--person", metavar="NAME", help="what there is of this person alone")
+    verb.add_argument("--person", "--name", metavar="NAME", help="what there is of this person, or scene, alone")
+    verb.add_argument("--kind", choices=[kind.value for kind in TrainKind], default=TrainKind.PERSON.value)
     verb.set_defaults(run=show_audit)
 
 
@@ -110,13 +112,14 @@ def show_audit(arguments: Arguments, _cancel: threading.Event) -> int:
     settings = settings_of(arguments)
     with _open(settings) as (_, store):
         found = audit(settings.home, store, settings.lora_folder)
-    traces = found.of(check_name(arguments.person)) if arguments.person else found.traces
+    traces = found.of(check_name(arguments.person), subject=TrainKind(arguments.kind)) if arguments.person else found.traces
     unattributed = () if arguments.person else found.unattributed
     if arguments.json:
         print_json({"traces": [to_json(trace) for trace in traces], "unattributed": list(unattributed)})
         return 0
     for trace in traces:
         owner = "" if trace.owner == LOCAL_OWNER else f" ({trace.owner})"
+        owner += "" if trace.subject is TrainKind.PERSON else f" [{trace.subject.value}]"
         print(f"{trace.person + owner:<20} {trace.kind.value:<18} {trace.path}" + (f"  {trace.note}" if trace.note else ""))
     for path in unattributed:
         print(f"{'nobody known':<20} {'':<18} {path}")

@@ -21,6 +21,7 @@ from easyphoto.client.records import (
     PersonView,
     PortraitOptions,
     Removed,
+    SceneView,
     TemplateView,
     TrainSettings,
 )
@@ -30,7 +31,7 @@ from easyphoto.client.uploads import Upload
 from easyphoto.client.webhooks import ended_job
 from easyphoto.events import Event
 from easyphoto.orders import Consent
-from easyphoto.records import Verdict
+from easyphoto.records import TrainKind, Verdict
 from easyphoto.signing import BadSignature, verify
 from easyphoto.work import Job, JobKind, JobResult, JobState
 
@@ -54,8 +55,10 @@ __all__ = [
     "Problem",
     "Removed",
     "Retry",
+    "SceneView",
     "TemplateView",
     "TooManyRequests",
+    "TrainKind",
     "TrainSettings",
     "Unauthorized",
     "Unavailable",

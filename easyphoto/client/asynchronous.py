@@ -15,6 +15,7 @@ from easyphoto.client.connection import LIMITS, answer_of, connection, translate
 from easyphoto.client.job_calls import JobCalls
 from easyphoto.client.people_calls import PeopleCalls
 from easyphoto.client.retry import Retry
+from easyphoto.client.scene_calls import SceneCalls
 from easyphoto.client.server_calls import ServerCalls
 from easyphoto.client.steps import Answer, Machine, Open, Read, Request, Result, Say, Send, Sleep, Step, Steps, Work
 from easyphoto.client.uploads import Body
@@ -22,7 +23,7 @@ from easyphoto.errors import EasyPhotoError
 from easyphoto.events import Event
 
 
-class AsyncClient(PeopleCalls, JobCalls, ServerCalls):
+class AsyncClient(PeopleCalls, SceneCalls, JobCalls, ServerCalls):
     """A server's people, jobs and results, from an asynchronous program; `Client`'s methods, to be awaited.
 
         async with AsyncClient() as client:

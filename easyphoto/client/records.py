@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from easyphoto.families import Family
 from easyphoto.orders import Consent
+from easyphoto.records import TrainKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,25 @@ class PersonView:
     photos: int = 0
     """How many photos were trained on."""
     consent: Consent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneView:
+    """A trained scene or garment."""
+
+    id: str
+    name: str
+    kind: TrainKind
+    family: Family
+    """Of the base model it was trained on."""
+    created: str = ""
+    """ISO 8601, UTC."""
+    photos: int = 0
+    """How many photos were trained on."""
+    prompt: str = ""
+    """What it was trained with, and what calls it up."""
+    lora: str = ""
+    """What a portrait's prompt names it by: `<lora:NAME:0.8>`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +94,7 @@ class LoraSettings(TypedDict, total=False):
     rank: int
     alpha: float
     text_encoder: bool
+    rslora: bool
 
 
 class OptimSettings(TypedDict, total=False):
@@ -88,6 +109,12 @@ class OptimSettings(TypedDict, total=False):
     max_grad_norm: float
     snr_gamma: float | None
     timestep_power: float
+    schedule: str
+    """"constant" or "cosine"."""
+    warmup: float
+    loraplus_ratio: float
+    face_weight: float
+    ema: float
 
 
 class DataSettings(TypedDict, total=False):
@@ -97,6 +124,7 @@ class DataSettings(TypedDict, total=False):
     flip: bool
     crops: int
     caption: str
+    crop_ratio: float | None
 
 
 class ValidateSettings(TypedDict, total=False):
@@ -110,8 +138,10 @@ class ValidateSettings(TypedDict, total=False):
 
 
 class TrainSettings(TypedDict, total=False):
-    """How a person is trained; what is left out is as the base model's family wants it."""
+    """How a person is trained; what is left out is as the preset and the base model's family want it."""
 
+    preset: str
+    """"fast", "balanced" or "best"."""
     lora: LoraSettings
     optim: OptimSettings
     data: DataSettings
@@ -127,6 +157,19 @@ class PassOptions(TypedDict, total=False):
     strength: float | None
     steps: int | None
     weights: list[tuple[str, float]] | None
+
+
+class SuperResolutionOptions(TypedDict, total=False):
+    """Fields of `easyphoto.extras.SuperResolution`, where each is explained."""
+
+    way: str
+    ratio: float
+
+
+class IdControlOptions(TypedDict, total=False):
+    """Fields of `easyphoto.extras.IdControl`."""
+
+    weight: float
 
 
 class PortraitOptions(TypedDict, total=False):
@@ -146,6 +189,14 @@ class PortraitOptions(TypedDict, total=False):
     color_shift_first: bool
     color_shift_last: bool
     crop_ratio: float | None
+    crop_face: bool
+    face_shape_match: bool
+    lcm: bool
+    id_control: IdControlOptions | None
+    makeup: float
+    retouch: float
+    background: float
+    super_resolution: SuperResolutionOptions | None
 
 
 Options = Mapping[str, object]

@@ -13,13 +13,14 @@ from easyphoto.client.connection import LIMITS, answer_of, connection, translate
 from easyphoto.client.job_calls import JobCalls
 from easyphoto.client.people_calls import PeopleCalls
 from easyphoto.client.retry import Retry
+from easyphoto.client.scene_calls import SceneCalls
 from easyphoto.client.server_calls import ServerCalls
 from easyphoto.client.steps import Answer, Machine, Open, Read, Request, Result, Say, Send, Sleep, Step, Steps, Work
 from easyphoto.errors import EasyPhotoError
 from easyphoto.events import Event
 
 
-class Client(PeopleCalls, JobCalls, ServerCalls):
+class Client(PeopleCalls, SceneCalls, JobCalls, ServerCalls):
     """A server's people, jobs and results, from an ordinary program. Safe to use from several threads.
 
         with Client() as client:

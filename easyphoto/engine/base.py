@@ -36,5 +36,15 @@ class Engine(Protocol):
     def inpaint(self, job: InpaintJob, on_step: StepListener | None = None) -> Pixels:
         """(height, width, 3) uint8 RGB; raises LoraError, ToolMissing, Cancelled."""
 
+    def check_likeness(self) -> None:
+        """Refuse a job's `likeness` before anything is computed; raises ToolMissing where no IP-Adapter for faces is there."""
+
+    @property
+    def enlargers(self) -> tuple[str, ...]:
+        """Names of the upscalers it can use, the best first; often none."""
+
+    def enlarge(self, pixels: Pixels, way: str, on_step: StepListener | None = None) -> Pixels:
+        """The picture larger by the upscaler's own factor, (height, width, 3) uint8 RGB; raises ToolMissing, Cancelled."""
+
     def text(self, job: TextJob, on_step: StepListener | None = None) -> Pixels:
         """(height, width, 3) uint8 RGB."""

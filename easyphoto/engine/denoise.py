@@ -7,7 +7,7 @@ device) and can be stopped after any step; the scheduler and the networks are di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,12 @@ from easyphoto.records import Condition
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+_DISTILLED = 50
+"""Steps of the schedule that LCM's few are picked from."""
 LATENT_FACTOR = 8
 """Pixels along one side of a latent cell."""
+Predict = Callable[[Models, "Guide", "Tensor", "Tensor"], "Tensor"]
+"""Like `predict_noise`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,12 +32,15 @@ class Guide:
     """What the UNet sees besides the latents."""
 
     states: Tensor
-    """(2, tokens, width): negative and positive text states; (1, tokens, width) positive alone when guidance is 1."""
+    """(2, tokens, width): negative and positive text states; (1, tokens, width) positive alone when guidance is 1. For several
+    pictures at once, each row as often as there are pictures."""
     guidance: float
     controls: tuple[tuple[Any, Tensor, float], ...]
-    """(ControlNet, map as (1, 3, height, width) in 0-1, weight)."""
+    """(ControlNet, map as (1, 3, height, width) in 0-1, weight); of several pictures a map for each row the net is given."""
     added: dict[str, Tensor] | None = None
     """SDXL's pooled text and sizes, as many rows as `states` has (see `text.added_conditions`)."""
+    likeness: Tensor | None = None
+    """(rows of `states`, 1, patches, width): what the IP-Adapter that is in the UNet reads of a face; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,9 +48,9 @@ class Kept:
     """What stays as it is while the rest is painted."""
 
     latents: Tensor
-    """(1, 4, height / 8, width / 8) of the whole picture."""
+    """(pictures, 4, height / 8, width / 8) of the whole picture."""
     painted: Tensor
-    """(1, 1, height / 8, width / 8): 1 where painted anew, 0 where kept."""
+    """(pictures, 1, height / 8, width / 8): 1 where painted anew, 0 where kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,8 @@ class Schedule:
     steps: int
     strength: float
     """1 starts from noise alone."""
+    lcm: bool = False
+    """Sample as an LCM-LoRA wants it."""
 
     @property
     def executed(self) -> int:
@@ -61,10 +70,13 @@ class Schedule:
         return max(1, min(self.steps, int(self.steps * self.strength + 1e-6)))
 
 
-def make_scheduler(models: Models) -> Any:  # noqa: ANN401 (diffusers ships no types)
-    """DPM-Solver++ 2M SDE (arXiv 2211.01095, section 5) on the family's noise levels."""
-    from diffusers import DPMSolverMultistepScheduler
+def make_scheduler(models: Models, lcm: bool = False) -> Any:  # noqa: ANN401 (diffusers ships no types)
+    """DPM-Solver++ 2M SDE (arXiv 2211.01095, section 5) on the family's noise levels; else LCM's (arXiv 2310.04378)."""
+    from diffusers import DPMSolverMultistepScheduler, LCMScheduler
 
+    if lcm:
+        known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+        return LCMScheduler(**{key: models.scheduler_config[key] for key in known if key in models.scheduler_config})
     kept = {key: value for key, value in models.scheduler_config.items() if not key.startswith("_")}
     return DPMSolverMultistepScheduler.from_config(
         kept, algorithm_type="sde-dpmsolver++", solver_order=2, use_karras_sigmas=PROFILES[models.family].karras,
@@ -89,9 +101,10 @@ def denoise(
     models: Models,
     guide: Guide,
     schedule: Schedule,
-    noise: Generator,
+    noise: Generator | list[Generator],
     start: Tensor | Kept,
     on_step: StepListener | None = None,
+    predict: Predict | None = None,
 ) -> Tensor:
     """Run the schedule and return clean latents.
 
@@ -99,67 +112,80 @@ def denoise(
         models: UNet and scheduler.
         guide: Text states and control maps.
         schedule: How many steps, and from which noise level.
-        noise: CPU generator of all randomness.
+        noise: CPU generator of all randomness; one for each picture, where there are several.
         start: A picture to repaint in part, or latents whose shape alone counts (a picture from words).
         on_step: Called after every step; what it raises ends the loop.
+        predict: In place of `predict_noise`.
     """
     from diffusers.utils.torch_utils import randn_tensor
 
     kept = start if isinstance(start, Kept) else None
     original = start.latents if isinstance(start, Kept) else start
-    scheduler = make_scheduler(models)
-    scheduler.set_timesteps(schedule.steps, device=models.device)
+    scheduler = make_scheduler(models, schedule.lcm)
+    more = {"original_inference_steps": max(_DISTILLED, schedule.steps)} if schedule.lcm else {}
+    scheduler.set_timesteps(schedule.steps, device=models.device, **more)
     first = len(scheduler.timesteps) - schedule.executed
     scheduler.set_begin_index(first)
     timesteps = scheduler.timesteps[first:]
     fixed = randn_tensor(original.shape, generator=noise, device=original.device, dtype=original.dtype)
     latents: Tensor = scheduler.add_noise(original, fixed, timesteps[:1]) if kept else fixed * scheduler.init_noise_sigma
     for done, timestep in enumerate(timesteps, start=1):
-        predicted = predict_noise(models, guide, latents, timestep)
+        predicted = (predict or predict_noise)(models, guide, latents, timestep)
         latents = scheduler.step(predicted, timestep, latents, generator=noise).prev_sample
         if kept:
-            # After `step` the scheduler stands at the next noise level, zero after the last.
-            level = scheduler.add_noise(original, fixed, timestep[None])
+            level = _next_level(scheduler, original, fixed, timesteps[done - 1 :])
             latents = level + kept.painted * (latents - level)
         if on_step:
             on_step(done, len(timesteps))
     return latents
 
 
+def _next_level(scheduler: Any, original: Tensor, fixed: Tensor, ahead: Tensor) -> Tensor:  # noqa: ANN401
+    """The kept picture with as much noise as the painted one has after a step; `ahead` begins with that step's time."""
+    if hasattr(scheduler, "sigmas"):
+        # After `step` DPM-Solver's stands at the next noise level, zero after the last.
+        return scheduler.add_noise(original, fixed, ahead[:1])  # type: ignore[no-any-return]
+    return scheduler.add_noise(original, fixed, ahead[1:2]) if len(ahead) > 1 else original
+
+
 def predict_noise(models: Models, guide: Guide, latents: Tensor, timestep: Tensor) -> Tensor:
     """The guided prediction in float32: negative + guidance * (positive - negative) (arXiv 2207.12598, equation 6)."""
     import torch
 
-    batch = latents.to(models.dtype).expand(len(guide.states), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    down, middle = _control_residuals(guide, batch, timestep)
+    halves = len(guide.states) // len(latents)
+    batch = latents.to(models.dtype).repeat(halves, 1, 1, 1).contiguous(memory_format=torch.channels_last)
+    down, middle = _control_residuals(guide, batch, timestep, halves)
+    added = guide.added if guide.likeness is None else {**(guide.added or {}), "image_embeds": [guide.likeness]}
     predicted: Tensor = models.unet(
-        batch, timestep, encoder_hidden_states=guide.states, added_cond_kwargs=guide.added,
+        batch, timestep, encoder_hidden_states=guide.states, added_cond_kwargs=added,
         down_block_additional_residuals=down, mid_block_additional_residual=middle, return_dict=False,
     )[0].float()  # fmt: skip
-    if len(guide.states) == 1:
+    if halves == 1:
         return predicted
-    negative, positive = predicted[:1], predicted[1:]
+    negative, positive = predicted.chunk(2)
     return negative + guide.guidance * (positive - negative)
 
 
-def _control_residuals(guide: Guide, batch: Tensor, timestep: Tensor) -> tuple[list[Tensor] | None, Tensor | None]:
+def _control_residuals(guide: Guide, batch: Tensor, timestep: Tensor, halves: int) -> tuple[list[Tensor] | None, Tensor | None]:
     """The sum of all ControlNets' weighted residuals (arXiv 2302.05543, section 3.4), None without ControlNets."""
     down: list[Tensor] | None = None
     middle: Tensor | None = None
     for net, image, weight in guide.controls:
         # A net without cross-attention never sees the words: both halves of a guided step get the same from it.
-        seen = slice(None) if _reads_text(net) else slice(1)
+        seen = slice(None) if reads_text(net) else slice(len(batch) // halves)
         added = {name: rows[seen] for name, rows in guide.added.items()} if guide.added else None
         more, center = net(
             batch[seen], timestep, guide.states[seen], controlnet_cond=image, conditioning_scale=weight,
             added_cond_kwargs=added, return_dict=False,
         )  # fmt: skip
+        if len(image) > 1 and len(more[0]) < len(batch):
+            more, center = [part.repeat(halves, 1, 1, 1) for part in more], center.repeat(halves, 1, 1, 1)
         down = more if down is None else [a + b for a, b in zip(down, more)]
         middle = center if middle is None else middle + center
     return down, middle
 
 
-def _reads_text(net: Any) -> bool:  # noqa: ANN401 (diffusers ships no types)
+def reads_text(net: Any) -> bool:  # noqa: ANN401 (diffusers ships no types)
     """Whether any block of a ControlNet attends to the text states, or it sees the pooled text."""
     if net.config.addition_embed_type is not None:
         return True

@@ -16,8 +16,14 @@ class FakeEngine:
     """Paints each mask with noise that everything in the job decides; remembers the jobs it was given."""
 
     def __init__(
-        self, family: Family = Family.EMBEDDED, conditions: frozenset[ConditionKind] = frozenset(ConditionKind)
+        self,
+        family: Family = Family.EMBEDDED,
+        conditions: frozenset[ConditionKind] = frozenset(ConditionKind),
+        enlargers: tuple[str, ...] = (),
+        knows_faces: bool = True,
     ) -> None:
+        self.enlargers = enlargers
+        self._knows_faces = knows_faces
         self._family = family
         self._conditions = conditions
         self.jobs: list[InpaintJob | TextJob] = []
@@ -52,11 +58,25 @@ class FakeEngine:
         _count(job.steps, on_step)
         return _noise(job, (job.height, job.width, 3), hashlib.sha256()).astype(np.uint8)
 
+    def check_likeness(self) -> None:
+        """Refused where it was made without an IP-Adapter."""
+        if not self._knows_faces:
+            raise ToolMissing("the fake engine has no IP-Adapter")
+
+    def enlarge(self, pixels: Pixels, way: str, on_step: StepListener | None = None) -> Pixels:
+        """Four times as large, its colours turned round, so that anybody sees it."""
+        if way not in self.enlargers:
+            raise ToolMissing(f"the fake engine has no upscaler {way}")
+        _count(2, on_step)
+        return np.asarray(255 - pixels.repeat(4, axis=0).repeat(4, axis=1), np.uint8)
+
     def _begin(self, job: InpaintJob | TextJob) -> None:
         self.jobs.append(job)
         for condition in job.conditions:
             if condition.kind not in self._conditions:
                 raise ToolMissing(f"the fake engine has no {condition.kind.value} ControlNet")
+        if isinstance(job, InpaintJob) and job.likeness:
+            self.check_likeness()
 
 
 def _count(steps: int, on_step: StepListener | None) -> None:
@@ -70,6 +90,8 @@ def _noise(job: InpaintJob | TextJob, shape: tuple[int, ...], digest: hashlib._H
     digest.update(repr((job.prompt, job.negative, job.steps, job.guidance, job.seed)).encode())
     for condition in job.conditions:
         digest.update(_condition_bytes(condition))
+    if isinstance(job, InpaintJob) and job.likeness and job.likeness.weight:
+        digest.update(repr(job.likeness.weight).encode() + job.likeness.image.tobytes())
     for use in job.loras:
         digest.update(_lora_bytes(use))
     generator = np.random.default_rng(int.from_bytes(digest.digest()[:8], "little"))

@@ -11,7 +11,9 @@ from typing import Any
 from easyphoto.engine import folder, single_file
 from easyphoto.engine.controlnets import find_controlnets, load_controlnet
 from easyphoto.engine.detect import detect_family
+from easyphoto.engine.ip_adapter import AdapterFiles, find_adapter
 from easyphoto.engine.loading import readable
+from easyphoto.engine.upscalers import find_upscalers
 from easyphoto.errors import ToolMissing
 from easyphoto.families import Family
 from easyphoto.records import ConditionKind
@@ -43,6 +45,10 @@ class Models:
     """SDXL's second text encoder (CLIPTextModelWithProjection); None for other families."""
     tokenizer_2: Any = None
     """Its tokenizer, which fills up with other tokens than the first's; None for other families."""
+    upscalers: Mapping[str, Path] = field(default_factory=dict)
+    """Files by name, the likeliest first; from `engine.upscalers`."""
+    ip_adapter: AdapterFiles | None = None
+    """For the ID control; None where nobody looked for any."""
     _controlnets: dict[ConditionKind, Any] = field(default_factory=dict)
 
     @property
@@ -120,6 +126,8 @@ def load_models(
         text_encoder=parts.text_encoder, tokenizer=parts.tokenizer, text_encoder_2=parts.text_encoder_2,
         tokenizer_2=parts.tokenizer_2, scheduler_config=parts.scheduler_config,
         controlnets=find_controlnets(path, family, settings.controlnets),
+        upscalers=find_upscalers(path, settings.upscalers),
+        ip_adapter=find_adapter(path, family, settings.ip_adapters, settings.controlnets),
     )  # fmt: skip
 
 

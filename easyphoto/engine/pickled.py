@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENDINGS = frozenset({".ckpt", ".pth", ".pt"})
+_INSIDE = ("state_dict", "params_ema", "params")
+"""What trainers call the weights among other things in a file, the best of several first."""
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -47,7 +49,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     except RuntimeError:
         # Files from before torch 1.6 cannot be mapped.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    found = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    found = next((loaded[name] for name in _INSIDE if name in loaded), loaded) if isinstance(loaded, dict) else None
     if not isinstance(found, dict):
         raise ValueError("no names")  # noqa: TRY004 (the file's fault, not a caller's)
     return {str(name): tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easyphoto.engine.base import StepListener
 from easyphoto.engine.denoise import LATENT_FACTOR, Guide, Kept, Schedule, denoise, embed_controls
+from easyphoto.engine.ip_adapter import AdapterFiles, FaceAdapter
 from easyphoto.engine.lora_patch import lora_key, patched
 from easyphoto.engine.models import Models
 from easyphoto.engine.text import TextStates, added_conditions, encode_prompts, join
+from easyphoto.engine.upscalers import load_upscaler
+from easyphoto.errors import ToolMissing
 from easyphoto.families import Family
 from easyphoto.records import ConditionKind, Floats, InpaintJob, LoraUse, Pixels, TextJob
 
@@ -34,6 +38,7 @@ class StandaloneEngine:
         self._merged = contextlib.ExitStack()
         self._merged_key: tuple[object, ...] = ()
         self._states: OrderedDict[tuple[object, ...], TextStates] = OrderedDict()
+        self._face_adapter: FaceAdapter | None = None
 
     def __enter__(self) -> StandaloneEngine:
         return self
@@ -67,12 +72,16 @@ class StandaloneEngine:
         import torch
 
         self._use_loras(job.loras)
-        with torch.inference_mode():
+        held = job.likeness if job.likeness and job.likeness.weight else None
+        with torch.inference_mode(), self._adapter().in_unet(held.weight) if held else contextlib.nullcontext():
+            guide = self._guide(job)
+            if held:
+                guide = replace(guide, likeness=self._adapter().states(held, guided=len(guide.states) > 1))
             kept = Kept(latents=self._encode(job.image), painted=self._latent_mask(job.mask))
-            schedule = Schedule(steps=job.steps, strength=job.strength)
-            latents = denoise(self.models, self._guide(job), schedule, _noise(job.seed), kept, on_step)
+            schedule = Schedule(steps=job.steps, strength=job.strength, lcm=job.lcm)
+            latents = denoise(self.models, guide, schedule, _noise(job.seed), kept, on_step)
             painted = self._decode(latents)
-        return _composite(job.image, painted, job.mask)
+        return composite(job.image, painted, job.mask)
 
     def text(self, job: TextJob, on_step: StepListener | None = None) -> Pixels:
         """(height, width, 3) uint8 RGB."""
@@ -85,6 +94,31 @@ class StandaloneEngine:
             schedule = Schedule(steps=job.steps, strength=1.0)
             latents = denoise(self.models, self._guide(job), schedule, _noise(job.seed), blank, on_step)
             return np.rint(self._decode(latents)).astype(np.uint8)
+
+    def check_likeness(self) -> None:
+        """Refuse the ID control where its files are not here; nothing is loaded."""
+        self._adapter_files().check()
+
+    @property
+    def enlargers(self) -> tuple[str, ...]:
+        """The upscalers' files that were found, by name."""
+        return tuple(self.models.upscalers)
+
+    def enlarge(self, pixels: Pixels, way: str, on_step: StepListener | None = None) -> Pixels:
+        """The picture larger by the upscaler's own factor; it is read anew each time, and takes no memory afterwards."""
+        if way not in self.models.upscalers:
+            raise ToolMissing(f"there is no upscaler {way}; there are: {', '.join(self.models.upscalers) or 'none'}")
+        return load_upscaler(self.models.upscalers[way], self.models.device).enlarge(pixels, on_step)
+
+    def _adapter_files(self) -> AdapterFiles:
+        return self.models.ip_adapter or AdapterFiles(family=self.family)
+
+    def _adapter(self) -> FaceAdapter:
+        """For the ID control; what it needs is read when it is first used."""
+        if self._face_adapter is None:
+            models = self.models
+            self._face_adapter = FaceAdapter(self._adapter_files(), models.unet, models.device, models.dtype)
+        return self._face_adapter
 
     def _use_loras(self, loras: tuple[LoraUse, ...]) -> None:
         """Have exactly these LoRAs in the weights."""
@@ -153,7 +187,7 @@ def _noise(seed: int) -> Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def _composite(image: Pixels, painted: Floats, mask: Floats) -> Pixels:
+def composite(image: Pixels, painted: Floats, mask: Floats) -> Pixels:
     """`painted` where the mask holds, `image` bit for bit where it is 0."""
     share = mask[..., None].astype(np.float32)
     return np.asarray(np.rint(image + share * (painted - image)), np.uint8)

@@ -17,22 +17,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from easyphoto.engine import webui_upscale
 from easyphoto.engine import webui_versions as versions
 from easyphoto.engine.base import StepListener
 from easyphoto.engine.denoise import Schedule
 from easyphoto.engine.webui_checkpoint import CheckpointFacts, facts_of, family_of, read_facts
 from easyphoto.engine.webui_controlnet import ControlNets, choose_model, fit, sizes_for
-from easyphoto.engine.webui_lora import LoraShelf
+from easyphoto.engine.webui_id import LIKENESS, NO_FACE, Held, held_by, names_of
 from easyphoto.engine.webui_pass import Steps, cells, seeded
 from easyphoto.engine.webui_queue import Waiting, in_line
 from easyphoto.engine.webui_versions import Host
 from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed, LoraError, NotFound, ToolMissing
 from easyphoto.families import Family
-from easyphoto.records import Condition, ConditionKind, InpaintJob, Pixels, TextJob
+from easyphoto.records import ConditionKind, InpaintJob, Pixels, TextJob
+from easyphoto.store.shelf import LoraShelf
 
-HOW_TO_GET_CONTROLNET = (
-    "install the extension sd-webui-controlnet (Extensions, Available; Forge has it built in) and restart the WebUI"
-)
+HOW_TO_GET_CONTROLNET = "install the extension sd-webui-controlnet (Forge has it built in) and restart the WebUI"
 
 
 def connect() -> Host:
@@ -71,8 +71,8 @@ class _Settled:
 
     prompt: str
     facts: CheckpointFacts
-    units: tuple[tuple[Condition, str], ...] = ()
-    """(condition, ControlNet model)."""
+    units: tuple[tuple[Held, str], ...] = ()
+    """(condition or face, ControlNet model)."""
     warning: str = ""
     """What is done otherwise than asked."""
 
@@ -81,8 +81,7 @@ class _Settled:
 class WebuiEngine:
     """Runs jobs in the host; see `engine.base` for the contract.
 
-    One job at a time, from any thread that does not hold the host's queue lock itself (so not from inside a handler that the
-    host has wrapped with it).
+    One job at a time, from any thread that does not hold the host's queue lock itself (a handler that the host wraps does).
     """
 
     host: Host = field(default_factory=connect)
@@ -216,6 +215,20 @@ class WebuiEngine:
 
         return self._run(make, settled, steps, job.seed, for_images=False)
 
+    def check_likeness(self) -> None:
+        """Refuse the ID control where the host has no IP-Adapter for it."""
+        self._controlnets(LIKENESS)[0].model_for(NO_FACE, self.family)
+
+    @property
+    def enlargers(self) -> tuple[str, ...]:
+        """The host's upscalers whose files are here."""
+        return webui_upscale.names(self.host)
+
+    def enlarge(self, pixels: Pixels, way: str, on_step: StepListener | None = None) -> Pixels:  # noqa: ARG002 (it tells none)
+        """(2 x height, 2 x width, 3) uint8 RGB."""
+        with self.session():
+            return webui_upscale.upscale(self.host, pixels, way)
+
     def _common(self, job: InpaintJob | TextJob, settled: _Settled, total: int) -> dict[str, Any]:
         overrides: dict[str, object] = versions.neutral_settings(self.host)
         if self.checkpoint:
@@ -226,7 +239,7 @@ class WebuiEngine:
             "prompt": settled.prompt, "negative_prompt": job.negative, "styles": [], "seed": job.seed, "steps": job.steps,
             "cfg_scale": job.guidance, "batch_size": 1, "n_iter": 1, "restore_faces": False, "tiling": False,
             "do_not_save_samples": True, "do_not_save_grid": True, "override_settings": overrides,
-            **versions.sampler(self.host, settled.facts.family, total),
+            **versions.sampler(self.host, settled.facts.family, total, isinstance(job, InpaintJob) and job.lcm),
         }  # fmt: skip
 
     def _settle(self, job: InpaintJob | TextJob) -> _Settled:
@@ -234,33 +247,26 @@ class WebuiEngine:
         facts = self.facts
         if self.host.networks.get("lora") is None and any(use.weight for use in job.loras):
             raise ToolMissing("the WebUI's built-in extension Lora is switched off; switch it on in Extensions and restart")
-        tags = [self.shelf.tag(use, facts.family, facts.layers) for use in job.loras if use.weight]
+        tags = [self.shelf.tag(use, facts.family) for use in job.loras if use.weight]
         # A LoRA of weight zero does nothing, but one that is missing is refused all the same.
         for use in job.loras:
             if not use.path.is_file():
                 raise NotFound(f"the LoRA {use.path} does not exist; train the person again")
         settled = _Settled(prompt=" ".join((job.prompt, *tags)), facts=facts)
-        wanted = [condition for condition in job.conditions if condition.weight > 0]
+        wanted = held_by(job)
         return self._with_units(settled, wanted) if wanted else settled
 
-    def _with_units(self, settled: _Settled, wanted: list[Condition]) -> _Settled:
-        found = versions.controlnets(self.host)
-        if found is None:
-            kinds = ", ".join(condition.kind.value for condition in wanted)
-            raise ToolMissing(f"the WebUI's ControlNet, which is to hold {kinds}, is missing; {HOW_TO_GET_CONTROLNET}")
-        nets, script = found
+    def _with_units(self, settled: _Settled, wanted: list[Held]) -> _Settled:
+        nets, script = self._controlnets(names_of(wanted))
         kept, warning = fit(wanted, versions.slots(script))
-        units = tuple((condition, self._model(condition.kind, nets, settled.facts.family)) for condition in kept)
+        units = tuple((held, nets.model_for(held, settled.facts.family)) for held in kept)
         return replace(settled, units=units, warning=warning)
 
-    def _model(self, kind: ConditionKind, nets: ControlNets, family: Family) -> str:
-        model = choose_model(kind, nets.names(), family) or choose_model(kind, nets.names(update=True), family)
-        if model is None:
-            raise ToolMissing(
-                f"the WebUI has no {kind.value} ControlNet for {family.value} checkpoints; "
-                "put one into models/ControlNet, or leave it out"
-            )
-        return model
+    def _controlnets(self, for_what: str) -> tuple[ControlNets, Any]:
+        found = versions.controlnets(self.host)
+        if found is None:
+            raise ToolMissing(f"the WebUI's ControlNet, which is to hold {for_what}, is missing; {HOW_TO_GET_CONTROLNET}")
+        return found
 
     def _run(self, make: Callable[[], Any], settled: _Settled, steps: Steps, seed: int, for_images: bool) -> Pixels:
         with self.session(), sizes_for(settled.facts.family), seeded(seed):
@@ -272,7 +278,8 @@ class WebuiEngine:
             steps.follow(processing)
             try:
                 steps.check = self._put_scripts(processing, settled, for_images)
-                result = self.host.processing.process_images(processing)
+                with versions.leaving_settings(self.host, processing.override_settings):
+                    result = self.host.processing.process_images(processing)
             except EasyPhotoError:
                 raise
             except Exception as error:  # the host's border: anything may come from there
@@ -286,7 +293,7 @@ class WebuiEngine:
         """Give it our ControlNet units; what is returned raises ToolMissing if they turn out not to work."""
         found = versions.controlnets(self.host, for_images) if settled.units else None
         nets, script = found or (None, None)
-        units = [nets.unit(condition, model) for condition, model in settled.units] if nets else []
+        units = [nets.unit(held, model) for held, model in settled.units] if nets else []
         # Before the scripts: else the host's own seed script puts its default over our seed.
         processing.is_api = True
         processing.scripts = versions.private_runner(versions.runner(self.host, for_images), script)

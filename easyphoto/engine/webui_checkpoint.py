@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ _LARGEST_HEAD = 100_000_000
 """Bytes; safetensors' own limit."""
 _SD15_WIDTH, _SD2_WIDTH, _SDXL_WIDTH = 768, 1024, 2048
 """Widths of the text states."""
-_SD_LAYERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +23,6 @@ class CheckpointFacts:
     """What must be known of a checkpoint before anything is computed."""
 
     family: Family
-    layers: int = _SD_LAYERS
-    """Residual blocks in each level of the UNet."""
 
 
 def read_facts(path: Path) -> CheckpointFacts:
@@ -47,7 +43,7 @@ def facts_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> CheckpointFact
         raise InputError(f"{name} is no Stable Diffusion 1.5 or XL checkpoint; choose one of these in the WebUI")
     if first[1] != 4:
         raise InputError(f"{name} is a checkpoint for inpainting or the like ({first[1]} input channels); choose a plain one")
-    return CheckpointFacts(family=family_of(name, widths[0]), layers=_layers(shapes))
+    return CheckpointFacts(family=family_of(name, widths[0]))
 
 
 def family_of(name: str, width: int) -> Family:
@@ -58,13 +54,6 @@ def family_of(name: str, width: int) -> Family:
     if width not in known and width > _SD15_WIDTH:
         raise InputError(f"{name} is of an unknown family (text width {width}); choose an SD1.5 or SDXL checkpoint")
     return known.get(width, Family.EMBEDDED)
-
-
-def _layers(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The first level ends where the first reduction of size stands."""
-    places = [re.fullmatch(rf"{re.escape(_UNET)}input_blocks\.(\d+)\.0\.op\.weight", key) for key in shapes]
-    found = [int(place[1]) for place in places if place]
-    return min(found) - 1 if found else _SD_LAYERS
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -12,8 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from easyphoto.engine.webui_id import (
+    Held,
+    choose_face_model,
+    face_module,
+    name_of,
+    names_of,
+    refuse_without_file,
+    usefulness,
+)
+from easyphoto.errors import ToolMissing
 from easyphoto.families import Family
-from easyphoto.records import Condition, ConditionKind
+from easyphoto.records import Condition, ConditionKind, Pixels
 from easyphoto.store.ldm_checkpoint import CONTROLNET_PREFIX
 
 _WORDS = {
@@ -24,8 +34,6 @@ _BEST = (
     "diffusers_xl_canny_mid", "diffusers_xl_canny_full", "thibaud_xl_openpose", "ttplanetsdxlcontrolnet_tile",
 )  # fmt: skip
 _FOREIGN = ("lllite", "ip-adapter", "instant_id", "flux", "sd21", "sd2.1", "2.1-", "sd3")
-_USEFUL = (ConditionKind.CANNY, ConditionKind.TILE, ConditionKind.COLOR, ConditionKind.OPENPOSE)
-"""The most useful first: edges hold a face by themselves, and where they do the pose adds least."""
 
 
 def choose_model(kind: ConditionKind, names: Sequence[str], family: Family) -> str | None:
@@ -57,19 +65,17 @@ def _rank(name: str) -> tuple[int, int, str]:
     return (known[0] if known else len(_BEST), int("adapter" in plain), name)
 
 
-def fit(conditions: Sequence[Condition], limit: int) -> tuple[tuple[Condition, ...], str]:
-    """The conditions that fit into so many units, in their own order, and a sentence where some do not."""
-    useful = [condition for condition in conditions if condition.weight > 0]
+def fit(wanted: Sequence[Held], limit: int) -> tuple[tuple[Held, ...], str]:
+    """What fits into so many units, in its own order, and a sentence where something does not."""
+    useful = [held for held in wanted if held.weight > 0]
     if len(useful) <= limit:
         return tuple(useful), ""
-    by_use = sorted(useful, key=lambda condition: _USEFUL.index(condition.kind))
-    dropped = by_use[limit:]
-    names = ", ".join(condition.kind.value for condition in dropped)
+    dropped = sorted(useful, key=usefulness)[limit:]
     sentence = (
-        f"the WebUI allows {limit} ControlNet {'unit' if limit == 1 else 'units'}, so {names} was left out; "
+        f"the WebUI allows {limit} ControlNet {'unit' if limit == 1 else 'units'}, so {names_of(dropped)} was left out; "
         f"set Multi-ControlNet to {len(useful)} in its settings and restart it to have all"
     )
-    return tuple(condition for condition in useful if condition not in dropped), sentence
+    return tuple(held for held in useful if held not in dropped), sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +101,29 @@ class ControlNets:
             found = self.listing.get_all_controlnet_names()
         return tuple(str(name) for name in found if name != "None")
 
-    def unit(self, condition: Condition, model: str) -> Any:  # noqa: ANN401 (the extension's own class)
-        """One enabled unit with a map that is ready: nothing is preprocessed, nothing downloaded, no map handed back."""
+    def model_for(self, held: Held, family: Family) -> str:
+        """The model that holds by it; raises ToolMissing where none of the family is installed."""
+        for update in (False, True):
+            names = self.names(update)
+            found = choose_model(held.kind, names, family) if isinstance(held, Condition) else choose_face_model(names, family)
+            if found is not None:
+                return found
+        if not isinstance(held, Condition):
+            raise refuse_without_file(family, "put it into the WebUI's folder models/ControlNet, or turn the ID control off")
+        raise ToolMissing(
+            f"the WebUI has no {name_of(held)} ControlNet for {family.value} checkpoints; "
+            "put one into models/ControlNet, or leave it out"
+        )
+
+    def unit(self, held: Held, model: str) -> Any:  # noqa: ANN401 (the extension's own class)
+        """One enabled unit, no map handed back.
+
+        A map is ready: nothing is preprocessed or downloaded. A face goes through the host's own CLIP.
+        """
+        is_map = isinstance(held, Condition)
         return self.code.ControlNetUnit(
-            enabled=True, module=self._no_module, model=model, weight=float(condition.weight),
-            image=np.ascontiguousarray(condition.image), resize_mode=self.code.ResizeMode.RESIZE,
+            enabled=True, module=self._no_module if is_map else face_module(model, self.listing is not None), model=model,
+            weight=float(held.weight), image=self._picture(held.image), resize_mode=self.code.ResizeMode.RESIZE,
             control_mode=self.code.ControlMode.BALANCED, guidance_start=0.0, guidance_end=1.0, pixel_perfect=False,
             save_detected_map=False,
         )  # fmt: skip
@@ -107,6 +131,13 @@ class ControlNets:
     def idle_unit(self) -> Any:  # noqa: ANN401 (the extension's own class)
         """A unit that does nothing, for the slots that are left."""
         return self.code.ControlNetUnit(enabled=False, module=self._no_module, model="None")
+
+    def _picture(self, image: Pixels) -> object:
+        """The map as the unit wants it: reForge, like Forge before Gradio 4, takes a picture and a mask of nothing."""
+        whole = np.ascontiguousarray(image)
+        fields = getattr(self.code.ControlNetUnit, "__dataclass_fields__", {})
+        paired = self.listing is not None and not {"image_fg", "mask_image_fg"} & fields.keys()
+        return {"image": whole, "mask": np.zeros_like(whole)} if paired else whole
 
     @property
     def _no_module(self) -> str:

@@ -5,22 +5,19 @@ The embedded model is written as a checkpoint of the host's when it is first pai
 
 from __future__ import annotations
 
-import importlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from easyphoto.engine.detect import detect_family
 from easyphoto.engine.webui_checkpoint import CheckpointFacts, read_facts
+from easyphoto.engine.webui_teaching import teacher
 from easyphoto.errors import EasyPhotoError, NotFound
 from easyphoto.families import Family
-from easyphoto.files import storage_error
-from easyphoto.store.ldm_checkpoint import CONTROLNET_PREFIX, LdmFiles, ldm_config, write_ldm
+from easyphoto.store.ldm_checkpoint import CONTROLNET_PREFIX, ldm_config, write_ldm
 from easyphoto.store.paths import make_folder
 
 _UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -58,6 +55,10 @@ class HostModels:
     def _folder(self) -> Path:
         return Path(self._models.model_path) / FOLDER
 
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / f"{self.name}.safetensors"
+
     def list(self) -> tuple[HostModel, ...]:
         """The host's chosen checkpoint first where it is one of ours, then the embedded model, then the others by name."""
         others = {model.path: model for model in self._checkpoints()}
@@ -71,9 +72,12 @@ class HostModels:
 
         Only the embedded model is chosen for a person: which of several checkpoints of a family paints is the host's choice.
         """
-        if families != {Family.EMBEDDED} or self._family_of(self._chosen()) is Family.EMBEDDED:
+        chosen = self._chosen()
+        if families != {Family.EMBEDDED} or (chosen != self._checkpoint and self._family_of(chosen) is Family.EMBEDDED):
             return ""
-        return self.offer()
+        # Also where ours is chosen: an earlier version may have written it, or the host not been told of it yet.
+        title = self.offer()
+        return "" if chosen == self._checkpoint else title
 
     def offer(self) -> str:
         """Have the embedded model among the host's checkpoints; returns its title there.
@@ -84,38 +88,38 @@ class HostModels:
         """
         if detect_family(self._embedded) is not Family.EMBEDDED:
             return ""
-        forge = hasattr(self._models, "forge_model_reload")
+        teach = teacher(self._models)
         if not self._is_written():
-            write_ldm(self._embedded, make_folder(self._folder), self._controlnets, self.name, extension=not forge)
-        if forge:
-            teach_forge(self._embedded, self._folder, self.name)
+            write_ldm(self._embedded, make_folder(self._folder), self._controlnets, self.name, extension=teach is None)
+        if teach:
+            teach(self._embedded, self._folder, self.name)
         title = self._title()
         if title is None:
             self._models.list_models()
             title = self._title()
         if title is None:
-            raise NotFound(f"the WebUI does not list {self._folder / self.name}.safetensors; refresh its list of checkpoints")
+            raise NotFound(f"the WebUI does not list {self._checkpoint}; refresh its list of checkpoints")
         return title
 
     def prepare(self) -> None:
-        """Let a Forge in which the embedded model was offered before know it, so that its own tabs can load it too."""
-        if hasattr(self._models, "forge_model_reload") and self._is_written():
-            teach_forge(self._embedded, self._folder, self.name)
+        """Let a host in which the embedded model was offered before know it, so that its own tabs can load it too."""
+        teach = teacher(self._models)
+        if teach and self._checkpoint.is_file():  # also one that an earlier version wrote
+            teach(self._embedded, self._folder, self.name)
 
     @property
     def _controlnets(self) -> Path:
         return Path(self._models.model_path).parent / "ControlNet"
 
     def _title(self) -> str | None:
-        path = self._folder / f"{self.name}.safetensors"
         infos = list(self._models.checkpoints_list.values())
-        return next((str(info.title) for info in infos if Path(info.filename) == path), None)
+        return next((str(info.title) for info in infos if Path(info.filename) == self._checkpoint), None)
 
     def _is_written(self) -> bool:
         """Whether it lies there whole, from this very model, and finds its text encoder where it is now."""
         try:
             said = json.loads((self._folder / f"{self.name}.yaml").read_text(encoding="utf-8"))
-            newer = (self._folder / f"{self.name}.safetensors").stat().st_mtime >= (self._embedded / _UNET).stat().st_mtime
+            newer = self._checkpoint.stat().st_mtime >= (self._embedded / _UNET).stat().st_mtime
         except (OSError, ValueError):
             return False
         kinds = [path.parent.name for path in self._embedded.glob("controlnet/*/config.json")]
@@ -156,34 +160,3 @@ class HostModels:
                 self._facts[key] = None
         facts = self._facts[key]
         return facts.family if facts else None
-
-
-def teach_forge(model: Path, checkpoints: Path, name: str) -> None:
-    """Let Forge know the embedded model: it has a list of models, and a folder of configs for each, instead of a config beside
-    the checkpoint. The folder is ours, beside the checkpoint; nothing of Forge's own is changed but its list in memory.
-    """
-    guess: Any = importlib.import_module("huggingface_guess.model_list")
-    own = checkpoints / f"{name}.forge"
-    files = LdmFiles(
-        checkpoint=checkpoints / f"{name}.safetensors", config=checkpoints / f"{name}.yaml",
-        text=checkpoints / f"{name}.text", controlnets=(),
-    )  # fmt: skip
-    try:
-        _write_configs(model, own, files)
-    except OSError as error:
-        raise storage_error(own, error) from error
-    if any(getattr(known, "huggingface_repo", "") == str(own) for known in guess.models):
-        return
-    sizes = {**guess.SD15.unet_config, "context_dim": 256, "model_channels": 96}
-    heads = {"num_heads": -1, "num_head_channels": 32}
-    kind = {"huggingface_repo": str(own), "unet_config": sizes, "unet_extra_config": heads}
-    guess.models.insert(0, type("EasyphotoEmbedded", (guess.SD15,), kind))
-
-
-def _write_configs(model: Path, own: Path, files: LdmFiles) -> None:
-    shutil.copytree(model, own, ignore=shutil.ignore_patterns("*.safetensors", "controlnet", "tokenizer"), dirs_exist_ok=True)
-    shutil.copytree(files.text, own / "tokenizer", dirs_exist_ok=True)
-    vae = json.loads((own / "vae" / "config.json").read_text(encoding="utf-8"))
-    wide = json.loads(files.config.read_text(encoding="utf-8"))["model"]["params"]["first_stage_config"]["params"]["ddconfig"]
-    vae |= {"norm_num_groups": 32, "block_out_channels": [wide["ch"] * factor for factor in wide["ch_mult"]]}
-    (own / "vae" / "config.json").write_text(json.dumps(vae), encoding="utf-8")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
@@ -46,17 +47,26 @@ class Host:
     """external_code and, on Forge, global_state; None where the extension is not installed."""
 
 
-def sampler(host: Host, family: Family, steps: int) -> dict[str, str]:
+def sampler(host: Host, family: Family, steps: int, lcm: bool = False) -> dict[str, str]:
     """The keywords that name the family's sampler; from 1.9 on (and on Forge) the noise levels are a field of their own.
 
     k-diffusion's DPM++ 2M SDE breaks on a single step, where it would do exactly what Euler does.
     """
     karras = PROFILES[family].karras
+    if lcm:
+        return _lcm_sampler(host)
     if steps == 1:
         return {"sampler_name": "Euler"}
     if any(field.name == "scheduler" for field in fields(host.processing.StableDiffusionProcessing)):
         return {"sampler_name": "DPM++ 2M SDE", "scheduler": "Karras" if karras else "Uniform"}
     return {"sampler_name": PROFILES[family].sampler}
+
+
+def _lcm_sampler(host: Host) -> dict[str, str]:
+    """LCM's own from 1.8 on; before, Euler a comes nearest, which also starts anew from noise at every step."""
+    known = getattr(getattr(host.processing, "sd_samplers", None), "all_samplers_map", {})
+    newer = any(field.name == "scheduler" for field in fields(host.processing.StableDiffusionProcessing))
+    return {"sampler_name": "LCM" if "LCM" in known else "Euler a", **({"scheduler": "Automatic"} if newer else {})}
 
 
 def neutral_settings(host: Host) -> dict[str, object]:
@@ -185,6 +195,22 @@ def remembering_hash(host: Host) -> Callable[[], None]:
             data.pop(key, None)  # the host then says its own default again
 
     return put_back
+
+
+@contextmanager
+def leaving_settings(host: Host, used: Mapping[str, object]) -> Iterator[None]:
+    """Take settings out again that a call put in: the hosts put back only those that they had before.
+
+    One that somebody has changed meanwhile stays.
+    """
+    data = host.shared.opts.data
+    missing = [key for key in used if key not in data]
+    try:
+        yield
+    finally:
+        for key in missing:
+            if data.get(key) == used[key]:
+                data.pop(key, None)
 
 
 def show_progress(host: Host, step: int, total: int) -> None:

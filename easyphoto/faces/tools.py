@@ -97,7 +97,7 @@ class FaceTools:
 
     def __init__(self, names: ToolNames | None = None) -> None:
         self._names = names or ToolNames()
-        self._tools: dict[Role, Any] = {}
+        self._tools: dict[tuple[Role, str], Any] = {}
         self._faces: _Memory[str, tuple[Face, ...]] = _Memory()
         self._embeddings: _Memory[_Key, Floats] = _Memory()
         self._bodies: _Memory[_Key, Floats | None] = _Memory()
@@ -156,6 +156,10 @@ class FaceTools:
         """Enlarges."""
         return cast(Enhancer, self._tool(Role.ENHANCER, self._names.enhancer))
 
+    def enhancer_named(self, name: str) -> Enhancer:
+        """An enlarger other than the usual one; raises ToolMissing where there is none of that name."""
+        return cast(Enhancer, self._tool(Role.ENHANCER, name))
+
     @property
     def fuser(self) -> Fuser:
         """Puts one face onto another."""
@@ -176,9 +180,9 @@ class FaceTools:
 
     def _tool(self, role: Role, name: str) -> Any:  # noqa: ANN401  the properties above give it its protocol
         with self._lock:
-            if role not in self._tools:
-                self._tools[role] = _make(role, name)
-            return self._tools[role]
+            if (role, name) not in self._tools:
+                self._tools[role, name] = _make(role, name)
+            return self._tools[role, name]
 
     def _detect(self, photo: Photo) -> tuple[Face, ...]:
         self.detections += 1

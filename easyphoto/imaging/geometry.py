@@ -157,6 +157,15 @@ def crop_square(
     return Crop(photo=cut, matrix=matrix, inverse=invert(matrix), face=move_face(face, matrix))
 
 
+def crop_whole(photo: Photo, face: Face, side: int, border: Border = REFLECT) -> Crop:
+    """The whole photo in the middle of a square of `side` px; `border` says what is seen beyond it."""
+    zoom = side / max(photo.width, photo.height)
+    left, top = (side - photo.width * zoom) / 2, (side - photo.height * zoom) / 2
+    matrix = np.array([[zoom, 0, left], [0, zoom, top]], np.float64)
+    cut = Photo(pixels=warp(photo.pixels, matrix, (side, side), border), name=photo.name)
+    return Crop(photo=cut, matrix=matrix, inverse=invert(matrix), face=move_face(face, matrix))
+
+
 def move_face(face: Face, matrix: Matrix) -> Face:
     """The same face after its picture went through `matrix`; nothing is detected again."""
     points = None if face.mesh is None else transform_points(face.mesh, matrix)

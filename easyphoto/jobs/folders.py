@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from easyphoto.errors import NotFound, PhotoError, SpecError, ToolMissing
-from easyphoto.files import storage_error, write_new, write_text
+from easyphoto.files import begin_writing, flush_file, flush_folder, storage_error, write_new, write_text
 from easyphoto.imaging.metadata import without_private_metadata
 from easyphoto.orders import CheckOrder, DrillOrder, Order, PortraitOrder, TrainOrder
 from easyphoto.store.codec import dumps, from_json, loads, to_json
@@ -33,6 +33,7 @@ from easyphoto.work import Failure, JobKind, JobState
 KIND_OF: dict[type, JobKind] = {
     TrainOrder: JobKind.TRAINING, PortraitOrder: JobKind.PORTRAITS, CheckOrder: JobKind.CHECK, DrillOrder: JobKind.DRILL,
 }  # fmt: skip
+ORDER = "order.json"
 MAKING, DELETED = ".making-", ".deleted-"
 """Beginnings of the names of folders that are being built, and that are being removed."""
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -93,8 +94,8 @@ class QueueFolder:
 
     @property
     def order(self) -> Path:
-        """Slip and order as JSON."""
-        return self.root / "order.json"
+        """Slip and order as JSON; the last thing that is flushed of a new job."""
+        return self.root / ORDER
 
     @property
     def inputs(self) -> Path:
@@ -244,12 +245,15 @@ def _fill(making: QueueFolder, slip: Slip, order: Order, inputs: Sequence[Input]
 
 
 def remove_forsaken(queue: Path) -> None:
-    """Remove what a killed process left half made or half removed; what one is building right now stays."""
+    """Remove what a killed process or a power cut left half made or half removed; what one is building right now stays."""
     for folder in queue.glob(f"{DELETED}*"):
         shutil.rmtree(folder, ignore_errors=True)
     for folder in queue.glob(f"{MAKING}*"):
         if abandoned(folder / _BUILDER) or _surely_forsaken(folder):
             shutil.rmtree(folder, ignore_errors=True)
+    for job in job_folders(queue):
+        if is_cut_off(job.order):
+            shutil.rmtree(job.root, ignore_errors=True)
 
 
 def _surely_forsaken(folder: Path) -> bool:
@@ -262,7 +266,7 @@ def _surely_forsaken(folder: Path) -> bool:
 
 
 def _copy(item: Input, folder: Path) -> str:
-    """Copy one input in, flushed to the disk; returns the digest of its content."""
+    """Copy one input in; returns the digest of its content."""
     number, slash, name = item.name.partition("/")
     if not (slash and number.isdigit() and item.name == input_name(int(number), name)):
         raise SpecError(f"the input {item.name!r} has a name that is not safe; name it with input_name")
@@ -271,7 +275,7 @@ def _copy(item: Input, folder: Path) -> str:
         with path.open("xb") as target:
             digest = _pour(item.data, target)
             target.flush()
-            os.fsync(target.fileno())
+            begin_writing(target.fileno())
     except FileNotFoundError as error:
         raise NotFound(f"{item.data if isinstance(item.data, Path) else path} does not exist; check the name") from error
     except OSError as error:
@@ -289,23 +293,33 @@ def _pour(data: bytes | Path, target: IO[bytes]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def put_in_place(folder: Path, place: Path) -> None:
-    """Rename a finished folder to its place, so that it survives a power cut; raises StorageError."""
+def put_in_place(folder: Path, place: Path, last: str) -> None:
+    """Rename a finished folder to its place and flush it with all its files, the one called `last` after the others.
+
+    The rename comes first, for a journalling file system then writes all of it at once, where it would take one turn for each
+    file and one for the name. What a power cut leaves in between is known by `is_cut_off`.
+
+    Raises:
+        StorageError: The disk is full or broken; nothing is left at the place.
+    """
     try:
         folder.rename(place)
     except OSError as error:
         raise storage_error(place, error) from error
+    try:
+        for path in sorted((path for path in place.rglob("*") if path.is_file()), key=lambda path: path.name == last):
+            flush_file(path)
+    except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise storage_error(place, error) from error
     flush_folder(place.parent)
 
 
-def flush_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def is_cut_off(last: Path) -> bool:
+    """Whether a folder was put in place without being flushed before a power cut: its last file never reached the disk."""
+    with suppress(FileNotFoundError):
+        return last.stat().st_size == 0
+    return False
 
 
 def remove_folder(folder: Path) -> tuple[Path, ...]:

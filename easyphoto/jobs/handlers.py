@@ -19,7 +19,7 @@ from easyphoto.jobs.results import ResultFolder, safe_stem
 from easyphoto.marking import Claims, MarkingSettings
 from easyphoto.marking.marks import judge, mark, ready
 from easyphoto.orders import CheckOrder, DrillOrder, PortraitOrder, TrainOrder
-from easyphoto.records import Pixels
+from easyphoto.records import Photo, Pixels
 from easyphoto.specs import Person, PortraitRequest, PortraitResult, PortraitSettings
 from easyphoto.training.launch import find_begun, wait_for_worker
 from easyphoto.training.preprocess import NoUsablePhoto
@@ -54,7 +54,7 @@ def run_training(desk: Desk, order: TrainOrder) -> JobResult:
             desk.log(f"{verdict.photo}: {verdict.sentence}")
         raise
     finally:
-        _take_training_log(desk, order.spec.person)
+        _take_training_log(desk, order)
     folder = _folder(desk)
     picture = trained.result.face_id_picture
     if picture is not None:
@@ -67,9 +67,9 @@ def run_training(desk: Desk, order: TrainOrder) -> JobResult:
     return folder.commit(result)
 
 
-def _take_training_log(desk: Desk, person: str) -> None:
+def _take_training_log(desk: Desk, order: TrainOrder) -> None:
     """The training process's own log, its end at least, into the job's."""
-    begun = find_begun(desk.app.people, person, desk.turn.job.id)
+    begun = find_begun(desk.app.shelf(order.spec.kind), order.spec.person, desk.turn.job.id)
     with suppress(OSError):
         for line in begun.log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:] if begun else ():
             desk.log(f"training: {line}")
@@ -92,9 +92,11 @@ def run_portraits(desk: Desk, order: PortraitOrder) -> JobResult:
     people = tuple(name if name is None else desk.app.people.get(name) for name in order.people)
     marking = desk.marking()
     ready(marking)
-    work = _Portraits(desk=desk, order=order, people=people, folder=_folder(desk), marking=marking)
+    own = None if order.id_picture is None else load_photo(desk.input(order.id_picture))
+    work = _Portraits(desk=desk, order=order, people=people, folder=_folder(desk), marking=marking, id_picture=own)
     shown = [person for person in people if person is not None]
-    passes = len(order.templates) * order.count * len(shown) * (1 if order.second is None else 2)
+    each = len(shown) * (1 if order.second is None else 2) + bool(order.background)
+    passes = len(order.templates) * order.count * each
     with desk.at_gpu(), desk.app.shared.painting(shown, passes, desk.watch) as work.told:
         for number, template in enumerate(order.templates):
             work.make(number, template)
@@ -113,6 +115,7 @@ class _Portraits:
     people: tuple[Person | None, ...]
     folder: ResultFolder
     marking: MarkingSettings
+    id_picture: Photo | None = None
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     missed: list[Missed] = dataclasses.field(default_factory=list)
     errors: list[EasyPhotoError] = dataclasses.field(default_factory=list)
@@ -126,7 +129,7 @@ class _Portraits:
         watch = dataclasses.replace(self.desk.watch, gpu=nullcontext, show=None if self.marking.safety else self._show)
         try:
             photo = load_photo(self.desk.input(template))
-            request = PortraitRequest(**settings, template=photo, people=self.people)
+            request = PortraitRequest(**settings, template=photo, people=self.people, id_picture=self.id_picture)
             results = self.desk.app.portraits(request, watch)
         except (Cancelled, StorageError, ToolMissing):
             raise
@@ -202,11 +205,12 @@ def _folder(desk: Desk) -> ResultFolder:
 
 
 def _blank(job: Job) -> JobResult:
-    return JobResult(id=job.id, kind=job.kind, owner=job.owner, created=now(), person=job.person)
+    return JobResult(id=job.id, kind=job.kind, owner=job.owner, created=now(), person=job.person, subject=job.subject)
 
 
 def wait_for_orphan(app: App, job: Job) -> None:
     """Wait until the training process of a killed runner has gone too, so that two never share the GPU."""
-    begun = find_begun(app.people, job.person, job.id) if job.kind is JobKind.TRAINING and job.person else None
+    trains = job.kind is JobKind.TRAINING and job.person
+    begun = find_begun(app.shelf(job.subject), job.person or "", job.id) if trains else None
     if begun is not None:
         wait_for_worker(begun)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from easyphoto.app import App, Shared, Watch
@@ -29,7 +30,6 @@ from easyphoto.jobs.runner import Runner, runner_lock
 from easyphoto.jobs.store import JobStore
 from easyphoto.jobs.turns import WAITING
 from easyphoto.marking import MarkingSettings
-from easyphoto.records import LoraUse
 from easyphoto.settings import Settings
 from easyphoto.specs import Person
 from easyphoto.training.worker_env import worker_python
@@ -51,6 +51,8 @@ _LOCK_PAUSE, _PAUSE = 1.0, 5.0
 class HostShared(Shared):
     """What all owners share inside a host: its engine instead of one of ours."""
 
+    reads_tags = True
+
     def __init__(self, settings: Settings, engine: WebuiEngine, models: HostModels) -> None:
         super().__init__(settings)
         self._host_engine = engine
@@ -60,6 +62,10 @@ class HostShared(Shared):
     def engine(self) -> Engine:
         """The host's own."""
         return self._host_engine
+
+    def enlargers(self) -> tuple[str, ...]:
+        """The host's own."""
+        return self._host_engine.enlargers
 
     def worker_python(self, tell: Callable[[str], None]) -> Path | None:
         """The training's environment, made where it is missing."""
@@ -93,10 +99,9 @@ class HostShared(Shared):
 
     def infotext(self, text: str, people: Sequence[Person]) -> str:
         """With the names of our copies in the host's LoRA folder, so that its other tabs can paint the same people."""
-        facts = self._host_engine.facts
         for person in people:
-            name = self._host_engine.shelf.name(LoraUse(path=person.lora, weight=1.0), facts.family, facts.layers)
-            text = text.replace(f"<lora:{person.lora.stem}:", f"<lora:{name}:")
+            copy = self._host_engine.shelf.put(person.lora, person.family)
+            text = text.replace(f"<lora:{person.lora.stem}:", f"<lora:{copy.stem}:")
         return text
 
     def _waiting(self, watch: Watch) -> Waiting:
@@ -198,6 +203,16 @@ def room(engine: Callable[[], WebuiEngine]) -> Room:
         return _made[0]
 
 
+def prepare(sd_models: ModuleType) -> None:
+    """Let the host know the embedded model if it lies among its checkpoints, before it loads one.
+
+    Args:
+        sd_models: The host's module of that name.
+    """
+    with contextlib.suppress(EasyPhotoError, ImportError):  # where it fails, painting says why
+        HostModels(sd_models, Settings.from_env().base_model).prepare()
+
+
 def leave() -> None:
     """Let go of everything, as when the host ends."""
     with _making:
@@ -213,8 +228,6 @@ def make_room(engine: WebuiEngine) -> Room:
     host = engine.host
     settings = settings_of(host.shared.opts.data, getattr(host.shared.cmd_opts, "lora_dir", None))
     models = HostModels(host.sd_models, settings.base_model)
-    with contextlib.suppress(EasyPhotoError, ImportError):
-        models.prepare()  # where it fails, painting says why
     app = App(settings, shared=HostShared(settings, engine, models))
     store = JobStore(settings.home)
     runner = RunnerThread(app, store, host.shared.opts)

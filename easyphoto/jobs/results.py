@@ -16,7 +16,7 @@ from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError
 from easyphoto.files import write_new
-from easyphoto.jobs.folders import DELETED, MAKING, put_in_place
+from easyphoto.jobs.folders import DELETED, MAKING, is_cut_off, put_in_place
 from easyphoto.jobs.rows import result_path
 from easyphoto.store.codec import dumps, loads
 from easyphoto.store.paths import Home, make_folder
@@ -58,7 +58,7 @@ class ResultFolder:
         if known is not None:
             shutil.rmtree(self._making, ignore_errors=True)
             return known
-        put_in_place(self._making, self._place)
+        put_in_place(self._making, self._place, result_path(self._place).name)
         return result
 
 
@@ -79,9 +79,9 @@ def read_result(folder: Path) -> JobResult | None:
 
 
 def remove_half_made(home: Home) -> None:
-    """Remove what a killed runner left of results; only the runner of the home may call this."""
-    for beginning in (MAKING, DELETED):
-        for folder in home.results.glob(f"{beginning}*"):
+    """Remove what a killed runner or a power cut left of results; only the runner of the home may call this."""
+    for folder in home.results.glob("*"):
+        if folder.name.startswith((MAKING, DELETED)) or is_cut_off(result_path(folder)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from easyphoto.errors import EasyPhotoError, SpecError
 from easyphoto.jobs.folders import QueueFolder
-from easyphoto.jobs.rows import age
+from easyphoto.jobs.rows import age, subject_in
 from easyphoto.jobs.store import JobStore
 from easyphoto.store.paths import owner_home
 from easyphoto.store.people import PeopleStore
@@ -111,7 +111,7 @@ def sweep(store: JobStore, rule: Rule, age_now: float) -> None:
 
 
 def _ended(store: JobStore) -> list[sqlite3.Row]:
-    sql = "SELECT id, owner, kind, state, person, age_at_end FROM jobs WHERE age_at_end IS NOT NULL ORDER BY seq"
+    sql = "SELECT id, owner, kind, state, person, people, age_at_end FROM jobs WHERE age_at_end IS NOT NULL ORDER BY seq"
     return store.database.read(lambda connection: connection.execute(sql).fetchall())
 
 
@@ -122,7 +122,8 @@ def _older(days: float | None, row: sqlite3.Row, age_now: float) -> bool:
 def _drop_training(store: JobStore, row: sqlite3.Row) -> None:
     if row["kind"] == JobKind.TRAINING.value and row["person"]:
         with suppress(EasyPhotoError):
-            remove_begun(PeopleStore(owner_home(store.root, row["owner"])), row["person"], row["id"])
+            shelf = owner_home(store.root, row["owner"]).shelf(subject_in(row["people"]))
+            remove_begun(PeopleStore(shelf), row["person"], row["id"])
 
 
 def keep_sweeping(store: JobStore, rule: Rule, stop: threading.Event) -> None:

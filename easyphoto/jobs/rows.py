@@ -12,6 +12,7 @@ from easyphoto.errors import SpecError
 from easyphoto.jobs.database import BrokenRow, next_version
 from easyphoto.jobs.folders import KIND_OF, End, Slip
 from easyphoto.orders import CheckOrder, Order, PortraitOrder, TrainOrder
+from easyphoto.records import TrainKind
 from easyphoto.store.codec import from_json, to_json
 from easyphoto.store.paths import person_id
 from easyphoto.work import Failure, Job, JobKind, JobProgress, JobResult, JobState
@@ -31,8 +32,17 @@ class Entry:
     cancel_asked: bool = False
 
 
-def names_in(order: Order) -> tuple[str, ...]:
-    """The names of the people an order speaks of."""
+def subject_of(order: Order) -> TrainKind:
+    """What an order's names are names of."""
+    if isinstance(order, TrainOrder):
+        return order.spec.kind
+    return order.kind if isinstance(order, CheckOrder) else TrainKind.PERSON
+
+
+def names_in(order: Order, subject: TrainKind = TrainKind.PERSON) -> tuple[str, ...]:
+    """The names of the people an order speaks of; of scenes or clothes where those are asked for."""
+    if subject_of(order) is not subject:
+        return ()
     if isinstance(order, TrainOrder):
         return (order.spec.person,)
     if isinstance(order, CheckOrder):
@@ -42,20 +52,29 @@ def names_in(order: Order) -> tuple[str, ...]:
     return ()
 
 
-def names_of(result: JobResult) -> tuple[str, ...]:
-    """The names of the people a result shows."""
-    shown = [face.person for picture in result.pictures for face in picture.faces]
-    return tuple(dict.fromkeys([*filter(None, [result.person]), *shown]))
+def names_of(result: JobResult, subject: TrainKind = TrainKind.PERSON) -> tuple[str, ...]:
+    """The names of the people a result shows; of scenes or clothes where those are asked for."""
+    shown = [face.person for picture in result.pictures for face in picture.faces] if subject is TrainKind.PERSON else []
+    trained = [result.person] if result.person and result.subject is subject else []
+    return tuple(dict.fromkeys([*trained, *shown]))
 
 
-def people_column(names: Iterable[str]) -> str:
-    """Person ids as one text that `LIKE` finds each in."""
-    return "|" + "|".join(person_id(name) for name in names) + "|"
+def people_column(names: Iterable[str], subject: TrainKind = TrainKind.PERSON) -> str:
+    """Ids as one text that `LIKE` finds each in; a person's has no slash, so a scene of their name is not taken for them."""
+    mark = "" if subject is TrainKind.PERSON else f"{subject.value}/"
+    return "|" + "|".join(mark + person_id(name) for name in names) + "|"
+
+
+def subject_in(column: str) -> TrainKind:
+    """What the ids in such a text are ids of."""
+    named = column.strip("|").partition("/")[0]
+    return next((kind for kind in TrainKind if kind.value == named and "/" in column), TrainKind.PERSON)
 
 
 def insert(connection: sqlite3.Connection, entry: Entry) -> None:
     """Add a job's row behind all others, unless it is there already or its owner has another job with its key."""
-    slip, end, names = entry.slip, entry.end, names_in(entry.order)
+    slip, end, subject = entry.slip, entry.end, subject_of(entry.order)
+    names = names_in(entry.order, subject)
     connection.execute(
         "INSERT OR IGNORE INTO jobs (id, owner, kind, state, priority, created, started, ended, attempt, failure, person,"
         " people, idempotency_key, fingerprint, webhook, webhook_tries, cancel_asked, age_at_end, version)"
@@ -63,7 +82,7 @@ def insert(connection: sqlite3.Connection, entry: Entry) -> None:
         (
             slip.id, slip.owner, slip.kind.value, (end.state if end else JobState.QUEUED).value, slip.priority, slip.created,
             end and end.started, end and end.ended, end.attempt if end else 0, _failure_text(end), names[0] if names else None,
-            people_column(names), slip.idempotency_key, slip.fingerprint, slip.webhook, TOLD if entry.told else 0,
+            people_column(names, subject), slip.idempotency_key, slip.fingerprint, slip.webhook, TOLD if entry.told else 0,
             int(entry.cancel_asked), age(connection) if end else None, next_version(connection),
         ),
     )  # fmt: skip
@@ -87,7 +106,10 @@ def insert_result(connection: sqlite3.Connection, result: JobResult) -> None:
     """Add a result's row; one that is there already is left alone."""
     connection.execute(
         "INSERT OR IGNORE INTO results (id, owner, kind, people, age_at_end) VALUES (?, ?, ?, ?, ?)",
-        (result.id, result.owner, result.kind.value, people_column(names_of(result)), age(connection)),
+        (
+            result.id, result.owner, result.kind.value,
+            people_column(names_of(result, result.subject), result.subject), age(connection),
+        ),
     )
 
 
@@ -106,6 +128,7 @@ def job_of(row: sqlite3.Row) -> Job:
             priority=int(row["priority"]), started=row["started"], ended=row["ended"], attempt=int(row["attempt"]),
             progress=JobProgress(**json.loads(row["progress"])),
             failure=None if failure is None else from_json(Failure, json.loads(failure)), person=row["person"],
+            subject=subject_in(row["people"]),
             idempotency_key=row["idempotency_key"], cancel_asked=bool(row["cancel_asked"]), version=int(row["version"]),
         )  # fmt: skip
     except (ValueError, TypeError, RecursionError, SpecError) as error:

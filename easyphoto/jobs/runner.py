@@ -198,7 +198,7 @@ def clean_up(desk: Desk) -> None:
     """Remove what a job that is done needs no more: the photos handed in, and the training's working files."""
     desk.turn.folder.drop_inputs()
     if desk.turn.job.kind is JobKind.TRAINING and desk.turn.job.person:
-        remove_begun(desk.app.people, desk.turn.job.person, desk.turn.job.id)
+        remove_begun(desk.app.shelf(desk.turn.job.subject), desk.turn.job.person, desk.turn.job.id)
 
 
 def _known(desk: Desk, error: Exception) -> EasyPhotoError:

@@ -18,6 +18,7 @@ from easyphoto.files import write_text
 from easyphoto.jobs.database import Database, next_version
 from easyphoto.jobs.eventlog import EventReader
 from easyphoto.jobs.folders import (
+    ORDER,
     End,
     Input,
     QueueFolder,
@@ -31,8 +32,9 @@ from easyphoto.jobs.folders import (
     remove_folder,
 )
 from easyphoto.jobs.recovery import refill
-from easyphoto.jobs.rows import TOLD, Entry, insert, job_of, kind_of, names_in, result_path, settle
+from easyphoto.jobs.rows import TOLD, Entry, insert, job_of, kind_of, names_in, people_column, result_path, settle, subject_of
 from easyphoto.orders import Order
+from easyphoto.records import TrainKind
 from easyphoto.store.codec import loads
 from easyphoto.store.paths import check_owner, owner_home, person_id
 from easyphoto.work import LOCAL_OWNER, Job, JobKind, JobResult, JobState
@@ -64,7 +66,7 @@ class NewJob:
 
     def __post_init__(self) -> None:
         check_owner(self.owner)
-        for name in names_in(self.order):
+        for name in names_in(self.order, subject_of(self.order)):
             person_id(name)
         if not LOWEST_PRIORITY <= self.priority <= HIGHEST_PRIORITY:
             raise SpecError(f"priority must be within {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, got {self.priority}")
@@ -121,7 +123,7 @@ class JobStore:
         making, slip = make_job_folder(self.queue, slip, new.order, inputs)
         folder = self.folder(slip.id)
         try:
-            put_in_place(making, folder)
+            put_in_place(making, folder, ORDER)
             # The folder is flushed; a row that a power cut takes is made anew from it.
             job = self.database.write(
                 lambda connection: _enter(connection, Entry(slip=slip, order=new.order)), durable=False
@@ -218,12 +220,14 @@ class JobStore:
         return owner_home(self.root, row["owner"]).results / job_id
 
     def results(
-        self, owner: str | None = None, person: str | None = None, before: str | None = None, limit: int = 50
-    ) -> tuple[JobResult, ...]:
+        self, owner: str | None = None, person: str | None = None, before: str | None = None, limit: int = 50,
+        subject: TrainKind = TrainKind.PERSON,
+    ) -> tuple[JobResult, ...]:  # fmt: skip
         """Results, newest first; `before` is the `result_cursor` of the last one seen."""
         sql = "SELECT id FROM results WHERE owner = coalesce(?, owner) AND people LIKE ? AND seq < ? ORDER BY seq DESC LIMIT ?"
         place = place_of(before)
-        values = (owner, "%" if person is None else _like(person), 2**62 if place is None else place, max(1, min(limit, _PAGE)))
+        named = "%" if person is None else _like(person, subject)
+        values = (owner, named, 2**62 if place is None else place, max(1, min(limit, _PAGE)))
         rows = self.database.read(lambda connection: connection.execute(sql, values).fetchall())
         found = []
         for row in rows:
@@ -259,10 +263,10 @@ class JobStore:
         self.database.write(lambda connection: _drop(connection, job_ids))
         return files
 
-    def jobs_of(self, owner: str, person: str) -> tuple[Job, ...]:
-        """Every job of an owner that is about a person, oldest first."""
+    def jobs_of(self, owner: str, person: str, subject: TrainKind = TrainKind.PERSON) -> tuple[Job, ...]:
+        """Every job of an owner that is about a person (or a scene, a garment), oldest first."""
         sql = "SELECT * FROM jobs WHERE owner = ? AND people LIKE ? ORDER BY seq"
-        return self._jobs(sql, (owner, _like(person)))
+        return self._jobs(sql, (owner, _like(person, subject)))
 
     def pending_webhooks(self) -> tuple[Delivery, ...]:
         """Ended jobs whose webhook has not been told yet."""
@@ -342,5 +346,5 @@ def _drop(connection: sqlite3.Connection, job_ids: Sequence[str]) -> None:
     connection.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in job_ids])
 
 
-def _like(person: str) -> str:
-    return f"%|{person_id(person)}|%"
+def _like(person: str, subject: TrainKind = TrainKind.PERSON) -> str:
+    return f"%{people_column([person], subject)}%"

@@ -116,7 +116,7 @@ class Supervisor:
             "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
             "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
             "EASYPHOTO_BASE_MODEL": str(self._settings.base_model), "EASYPHOTO_TEMPLATES": str(self._settings.templates),
-            "EASYPHOTO_DEVICE": self._settings.device,
+            "EASYPHOTO_DEVICE": self._settings.device, "EASYPHOTO_GPUS": str(self._settings.gpus),
         }  # fmt: skip
         if self._settings.lora_folder is not None:
             own["EASYPHOTO_LORA_DIR"] = str(self._settings.lora_folder)

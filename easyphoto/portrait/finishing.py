@@ -5,13 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from easyphoto.faces.base import Retoucher
 from easyphoto.imaging import color, masks
 from easyphoto.imaging.blend import alpha_blend, paste_back
 from easyphoto.imaging.geometry import move_face
 from easyphoto.imaging.skin import unlike_skin
 from easyphoto.portrait.plan import Scene
 from easyphoto.portrait.stages import face_region, final_region
-from easyphoto.records import Face, Floats, Pixels
+from easyphoto.records import Face, Floats, Photo, Pixels
 
 _EDGE = 0.06
 """The colour transfer fades out over this share of the face's width."""
@@ -64,6 +65,22 @@ def paste(scene: Scene, picture: Pixels) -> tuple[Pixels, Floats]:
     mask = region * _worth_taking(scene, picture)
     pasted, changed = paste_back(scene.picture.pixels, _levelled(scene, picture, region), scene.crop.matrix, mask)
     return _regrained(scene, pasted, changed), changed
+
+
+def retouched(picture: Pixels, face: Face, changed: Floats, strength: float, retoucher: Retoucher) -> Pixels:
+    """The picture with the skin of a finished face evened, as far as that was painted.
+
+    Args:
+        picture: (height, width, 3) RGB.
+        face: Where in it, with mesh.
+        changed: (height, width) 0-1, from `paste`: where it is 0, nothing is touched.
+        strength: 0 gives the picture back bit for bit.
+        retoucher: Evens skin.
+    """
+    if strength <= 0:
+        return picture
+    evened = retoucher.retouch(Photo(pixels=picture, name="portrait"), face, strength)
+    return alpha_blend(picture, evened.pixels, changed)
 
 
 def _levelled(scene: Scene, picture: Pixels, region: Floats) -> Pixels:

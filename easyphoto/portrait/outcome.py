@@ -37,10 +37,11 @@ def grey(mask: Floats, name: str) -> Photo:
 def infotext(plan: PortraitPlan, model: str, seed: int) -> str:
     """The WebUI's line of parameters for one picture, with ours after its own."""
     request, template = plan.request, plan.request.template
-    tags = lora_tags([(slot.person.lora.stem, request.lora_weight) for slot in plan.slots])
+    own = [(slot.person.lora.stem, request.lora_weight) for slot in plan.slots]
+    tags = lora_tags([*own, *((use.path.stem, use.weight) for use in request.loras)])
     fields: dict[str, object] = {
         "Steps": plan.first.steps,
-        "Sampler": PROFILES[plan.family].sampler,
+        "Sampler": "LCM" if request.lcm else PROFILES[plan.family].sampler,
         "CFG scale": f"{plan.guidance:g}",
         "Seed": seed,
         "Size": f"{template.width}x{template.height}",
@@ -55,7 +56,27 @@ def infotext(plan: PortraitPlan, model: str, seed: int) -> str:
         fields["EasyPhoto second pass"] = (
             f"strength {plan.second.strength:g} steps {plan.second.steps} {_weights(plan.second.weights)}"
         )
-    return write_infotext(f"{plan.prompt}, {tags}", plan.negative, fields)
+    return write_infotext(f"{plan.prompt}, {tags}", plan.negative, {**fields, **_extras(plan)})
+
+
+def _extras(plan: PortraitPlan) -> dict[str, object]:
+    """What was done beside the usual."""
+    request, found = plan.request, dict[str, object]()
+    for name, share in (("makeup", request.makeup), ("retouch", request.retouch), ("background", request.background)):
+        if share:
+            found[f"EasyPhoto {name}"] = f"{share:g}"
+    if not request.crop_face:
+        found["EasyPhoto face crop"] = "off"
+    if request.lcm:
+        found["EasyPhoto LCM"] = "on"
+    if request.id_control:
+        own = " own picture" if request.id_picture is not None else ""
+        found["EasyPhoto ID control"] = f"IP-Adapter {request.id_control.weight:g}{own}"
+    if request.face_shape_match:
+        found["EasyPhoto face shape match"] = "on"
+    if request.super_resolution:
+        found["EasyPhoto super resolution"] = f"{plan.enlarger} {request.super_resolution.ratio:g}"
+    return found
 
 
 def _weights(weights: tuple[tuple[str, float], ...]) -> str:
@@ -71,6 +92,11 @@ def _similarity(picture: Photo, slot: Slot, tools: FaceTools) -> float | None:
     if embedding is None:
         return None
     return 1.0 - float(np.linalg.norm(embedding - np.asarray(slot.person.embedding, np.float32)))
+
+
+def nearest_face(pixels: Pixels, wanted: Face, tools: FaceTools) -> Face | None:
+    """The face that a picture shows where `wanted` stood; None if none is found there."""
+    return _nearest(tools.faces(Photo(pixels=pixels, name="crop")), wanted)
 
 
 def _nearest(faces: tuple[Face, ...], wanted: Face) -> Face | None:

@@ -22,3 +22,8 @@ def positive_prompt(request: PortraitRequest) -> str:
 def negative_prompt(request: PortraitRequest, family: Family) -> str:
     """The request's own words before the family's usual ones."""
     return ", ".join(part for part in (request.negative.strip().strip(","), _NEGATIVES[family]) if part)
+
+
+def background_prompt(request: PortraitRequest) -> str:
+    """The request's own words alone: what everybody's LoRA was trained with speaks of a face, which stays."""
+    return request.prompt.strip().strip(",")

@@ -12,7 +12,7 @@ from easyphoto.faces.tools import FaceTools
 from easyphoto.imaging import masks, mesh
 from easyphoto.imaging.blend import alpha_blend
 from easyphoto.imaging.io import load_photo
-from easyphoto.records import Face, Floats, Photo, Pixels
+from easyphoto.records import Face, Floats, ImagePrompt, Photo, Pixels
 from easyphoto.specs import Person
 
 _EDGE = 0.06
@@ -32,6 +32,8 @@ class Materials:
     """With mesh."""
     face_id: Face
     """The face of the best picture that training rendered; the reference's where that shows none."""
+    id_prompt: ImagePrompt | None = None
+    """What the ID control holds the passes by; None without it."""
 
 
 def load_materials(person: Person, tools: FaceTools) -> Materials:
@@ -42,10 +44,10 @@ def load_materials(person: Person, tools: FaceTools) -> Materials:
         PhotoError: The reference cannot be read or shows no face.
     """
     reference = load_photo(person.reference)
-    face = _main_face(reference, tools)
+    face = main_face(reference, tools)
     if face is None or face.mesh is None:
         raise PhotoError(f"the reference photo of {person.name} shows no face any more; train {person.name} again")
-    face_id = _main_face(load_photo(person.face_id_picture), tools)
+    face_id = main_face(load_photo(person.face_id_picture), tools)
     if face_id is None or face_id.mesh is None:
         face_id = face
     return Materials(person=person, reference=reference, reference_face=face, face_id=face_id)
@@ -88,6 +90,7 @@ def _middle(face: Face, size: tuple[int, int]) -> Floats:
     return masks.polygon_mask(np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float32), size)
 
 
-def _main_face(photo: Photo, tools: FaceTools) -> Face | None:
+def main_face(photo: Photo, tools: FaceTools) -> Face | None:
+    """The largest face in a picture; None if there is none."""
     faces = tools.faces(photo)
     return max(faces, key=lambda face: face.box.width * face.box.height, default=None)

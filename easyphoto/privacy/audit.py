@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError
@@ -27,8 +27,8 @@ from easyphoto.privacy.traces import (
     same,
     training_traces,
 )
+from easyphoto.records import TrainKind
 from easyphoto.store.notes import moment
-from easyphoto.store.paths import owner_homes
 from easyphoto.store.removal import files_of
 from easyphoto.work import JobKind
 
@@ -47,9 +47,10 @@ class Audit:
     unattributed: tuple[str, ...]
     """Files under the home that hold nothing of anybody known, relative to it."""
 
-    def of(self, person: str, owner: str | None = None) -> tuple[Trace, ...]:
-        """What there is of one person."""
-        return tuple(one for one in self.traces if same(one.person, person) and owner in (None, one.owner))
+    def of(self, person: str, owner: str | None = None, subject: TrainKind = TrainKind.PERSON) -> tuple[Trace, ...]:
+        """What there is of one person, scene or garment."""
+        found = (one for one in self.traces if one.subject is subject and owner in (None, one.owner))
+        return tuple(one for one in found if same(one.person, person))
 
 
 def audit(root: Path, store: JobStore, lora_folder: Path | None = None) -> Audit:
@@ -58,8 +59,8 @@ def audit(root: Path, store: JobStore, lora_folder: Path | None = None) -> Audit
     Raises:
         StorageError: The queue's database cannot be read.
     """
-    censuses = tuple(Census.take(root, home) for home in owner_homes(root))
-    traces = [trace for census in censuses for trace in _of_owner(root, census, store)]
+    censuses = Census.take_all(root)
+    traces = [replace(trace, subject=census.subject) for census in censuses for trace in _of_owner(root, census, store)]
     traces += _hosted(censuses, lora_folder)
     traces += _logged(root, censuses)
     known = {trace.path for trace in traces}
@@ -84,7 +85,7 @@ def queue_traces(root: Path, census: Census, store: JobStore) -> Iterator[Trace]
             if slip.owner != census.owner:
                 continue
             training = slip.kind is JobKind.TRAINING
-            for name in names_now(census, names_in(order), moment(slip.created)):
+            for name in names_now(census, names_in(order, census.subject), moment(slip.created)):
                 for file in files_of(folder.root):
                     kind = queue_kind(file, training)
                     yield Trace(path=relative(root, file), kind=kind, owner=census.owner, person=name, note=f"job {slip.id}")
@@ -98,7 +99,7 @@ def result_traces(root: Path, census: Census) -> Iterator[Trace]:
         if result is None:
             continue
         training = result.kind is not JobKind.PORTRAITS
-        for name in names_now(census, names_of(result), moment(result.created)):
+        for name in names_now(census, names_of(result, census.subject), moment(result.created)):
             for file in files_of(folder):
                 kind = result_kind(file, training)
                 yield Trace(path=relative(root, file), kind=kind, owner=census.owner, person=name, note=f"result {result.id}")
@@ -110,9 +111,9 @@ def row_traces(root: Path, census: Census, store: JobStore) -> Iterator[Trace]:
     while True:
         page = store.list(JobQuery(owner=census.owner, before=before, limit=_PAGE))
         for job in page:
-            names: tuple[str, ...] = (job.person,) if job.person else ()
+            names: tuple[str, ...] = (job.person,) if job.person and job.subject is census.subject else ()
             with suppress(EasyPhotoError):
-                names = names_in(QueueFolder(store.folder(job.id)).read_order()[1])
+                names = names_in(QueueFolder(store.folder(job.id)).read_order()[1], census.subject)
             for name in names_now(census, names, moment(job.created)):
                 path = relative(root, store.database.path)
                 yield Trace(path=path, kind=Kind.JOB_ROW, owner=census.owner, person=name, note=f"job {job.id}")
@@ -128,7 +129,9 @@ def _hosted(censuses: tuple[Census, ...], folder: Path | None) -> Iterator[Trace
             others = tuple(other for other in censuses if other is not census)
             if any(person == name for name, _ in census.people) and is_of(lora, person, census, others):
                 path, note = lora.path.as_posix(), "copy for a WebUI"
-                yield Trace(path=path, kind=Kind.LORA, owner=census.owner, person=person, note=note)
+                yield Trace(
+                    path=path, kind=Kind.LORA, owner=census.owner, person=person, note=note, subject=census.subject
+                )  # fmt: skip
 
 
 def log_files(root: Path) -> Iterator[Path]:
@@ -145,4 +148,7 @@ def _logged(root: Path, censuses: tuple[Census, ...]) -> Iterator[Trace]:
                 others = [name for name, _ in census.people if name != today]
                 if names_in_file(path, Eraser.of([identity.name for identity in names], others)):
                     note = "lines that name them"
-                    yield Trace(path=relative(root, path), kind=Kind.LOG, owner=census.owner, person=today, note=note)
+                    yield Trace(
+                        path=relative(root, path), kind=Kind.LOG, owner=census.owner, person=today, note=note,
+                        subject=census.subject,
+                    )  # fmt: skip

@@ -25,6 +25,7 @@ from easyphoto.privacy.audit import log_files
 from easyphoto.privacy.host_loras import is_of, loras_in
 from easyphoto.privacy.lines import Eraser, scrub, strike_out, strike_out_of_failures
 from easyphoto.privacy.traces import Census, relative, same
+from easyphoto.records import TrainKind
 from easyphoto.store.notes import Identity, moment
 from easyphoto.store.paths import check_name, owner_homes
 from easyphoto.store.removal import files_of, remove
@@ -52,7 +53,10 @@ class Erased:
     """Results that show the person and were not asked to go."""
 
 
-def erase_person(app: App, store: JobStore, name: str, results: bool = False, patience: float = _PATIENCE) -> Erased:
+def erase_person(
+    app: App, store: JobStore, name: str, results: bool = False, patience: float = _PATIENCE,
+    subject: TrainKind = TrainKind.PERSON,
+) -> Erased:  # fmt: skip
     """Remove everything of a person of the app's owner; done again after a crash it goes on where it was.
 
     Args:
@@ -61,17 +65,18 @@ def erase_person(app: App, store: JobStore, name: str, results: bool = False, pa
         name: Today's name, or the one of trainings that were never published.
         results: Remove the finished pictures that show them too.
         patience: Seconds a running job of theirs gets to stop.
+        subject: What the name is of: a scene or a garment goes in the same way, with its photos and what it left.
 
     Raises:
         NotFound: There is nothing of anybody of that name.
         Conflict: A job of theirs still runs after so long, or a training that is in no queue; nothing was removed yet.
         StorageError: Something cannot be removed; what was removed until then stays removed.
     """
-    work = _Erasure(app, store, check_name(name))
+    work = _Erasure(app, store, check_name(name), subject)
     work.refuse_unknown()
     work.stop(patience)
     locks = work.locks()
-    with app.people.lock(work.person, forget=True):
+    with work.shelf.lock(work.person, forget=True):
         pass  # a training outside of the queue is refused before anything goes
     removed = [*work.host_loras(), *work.jobs(), *(work.results() if results else ())]
     struck = tuple(work.strike_out(results))
@@ -85,19 +90,20 @@ def erase_person(app: App, store: JobStore, name: str, results: bool = False, pa
 class _Erasure:
     """One person's erasure; each step can be done again."""
 
-    def __init__(self, app: App, store: JobStore, name: str) -> None:
+    def __init__(self, app: App, store: JobStore, name: str, subject: TrainKind) -> None:
         self.app, self.store, self.root = app, store, store.root
+        self.subject, self.shelf = subject, app.shelf(subject)
         homes = owner_homes(self.root)
-        self.others = tuple(Census.take(self.root, home) for home in homes if home.root != app.home.root)
-        self.census = Census.take(self.root, app.home)
+        self.others = tuple(Census.take(self.root, home.shelf(subject)) for home in homes if home.root != app.home.root)
+        self.census = Census.take(self.root, self.shelf.home)
         self.person = next((today for today, _ in self.census.people if same(today, name)), name)
-        self.names = app.people.identities(self.person)
+        self.names = self.shelf.identities(self.person)
 
     def refuse_unknown(self) -> None:
         """Raise NotFound where there is nothing to erase."""
-        found = self._jobs() or self.app.people.job_folders(self.person) or any(self._shown()) or any(self._copies())
+        found = self._jobs() or self.shelf.job_folders(self.person) or any(self._shown()) or any(self._copies())
         if not found:
-            self.app.people.get(self.person)
+            self.shelf.get(self.person)
 
     def stop(self, patience: float) -> None:
         """Cancel every job of theirs and wait for those that run."""
@@ -113,7 +119,7 @@ class _Erasure:
 
     def locks(self) -> tuple[Path, ...]:
         """Lock files, which bear their name."""
-        return tuple((self.app.home.people / ".locks").glob(f"{self.names[0].person_id}.*lock"))
+        return tuple((self.shelf.home.people / ".locks").glob(f"{self.names[0].person_id}.*lock"))
 
     def jobs(self) -> Iterator[str]:
         """Every job of theirs: folder and row."""
@@ -143,12 +149,14 @@ class _Erasure:
 
     def people(self) -> Iterator[str]:
         """Their own folder and their trainings."""
-        if any(self._copies()) or self.app.people.job_folders(self.person):
-            yield from (relative(self.root, file) for file in self.app.people.delete(self.person))
+        if any(self._copies()) or self.shelf.job_folders(self.person):
+            yield from (relative(self.root, file) for file in self.shelf.delete(self.person))
 
     def strike_out(self, results: bool) -> Iterator[str]:
         """Their names in logs, in what is told of other jobs, and, if results go, in other results."""
         others = [today for today, _ in self.census.people if today != self.person]
+        shelves = (Census.take(self.root, self.app.home.shelf(kind)) for kind in TrainKind if kind is not self.subject)
+        others += [today for census in shelves for today, _ in census.people]
         gone = [identity.name for identity in self.names if not any(same(identity.name, other) for other in others)]
         eraser = Eraser.of(gone, others)
         self.store.database.write(lambda connection: strike_out_of_failures(connection, self.app.owner, eraser))
@@ -179,7 +187,7 @@ class _Erasure:
         found = {
             job.id: job
             for identity in self.names
-            for job in self.store.jobs_of(self.app.owner, identity.name)
+            for job in self.store.jobs_of(self.app.owner, identity.name, self.subject)
             if identity.holds(moment(job.created))
         }
         return tuple(found.values())
@@ -188,7 +196,7 @@ class _Erasure:
         found: list[JobResult] = []
         for identity in self.names:
             before: str | None = None
-            while page := self.store.results(self.app.owner, identity.name, before):
+            while page := self.store.results(self.app.owner, identity.name, before, subject=self.subject):
                 found += page
                 before = self.store.result_cursor(page[-1])
         return found
@@ -197,14 +205,15 @@ class _Erasure:
         results = self.app.home.results
         for folder in sorted(results.iterdir()) if results.is_dir() else ():
             result = read_result(folder)
-            if result is not None and any(_is_one_of(name, result.created, self.names) for name in names_of(result)):
+            named = names_of(result, self.subject) if result is not None else ()
+            if result is not None and any(_is_one_of(name, result.created, self.names) for name in named):
                 yield folder, result
 
     def _copies(self) -> Iterator[Path]:
         for identity in self.names[:1]:
-            yield from self.app.home.people.glob(identity.person_id)
+            yield from self.shelf.home.people.glob(identity.person_id)
             for beginning in (".staging-", ".old-", ".deleted-", ".moving-"):
-                yield from self.app.home.people.glob(f"{beginning}{identity.person_id}*")
+                yield from self.shelf.home.people.glob(f"{beginning}{identity.person_id}*")
 
     def _told(self, results: bool) -> Iterator[Path]:
         """Texts of this owner's other jobs and results that may name the person."""

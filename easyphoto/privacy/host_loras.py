@@ -11,6 +11,7 @@ from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError
 from easyphoto.privacy.traces import Census, at, same
+from easyphoto.records import TrainKind
 from easyphoto.specs import TrainSpec
 from easyphoto.store.codec import from_json
 from easyphoto.store.lora_file import SPEC_KEY
@@ -28,6 +29,8 @@ class HostLora:
     path: Path
     person: str
     """Whom it was trained for, by the name of then."""
+    subject: TrainKind
+    """What that names."""
     made: datetime | None
     digest: str
     """The hash of its weights that the WebUI shows."""
@@ -43,13 +46,15 @@ def loras_in(folder: Path | None) -> Iterator[HostLora]:
             spec = from_json(TrainSpec, json.loads(header.get(SPEC_KEY, "")))
             ended = float(header.get("ss_training_finished_at", 0.0))
             made = at(ended) if ended > 0 else None
-            yield HostLora(path=path, person=spec.person, made=made, digest=header.get("sshs_model_hash", ""))
+            digest = header.get("sshs_model_hash", "")
+            yield HostLora(path=path, person=spec.person, subject=spec.kind, made=made, digest=digest)
 
 
 def is_of(lora: HostLora, person: str, census: Census, others: tuple[Census, ...]) -> bool:
     """Whether the LoRA is that person's. Where another owner has somebody of the same name, the weights decide."""
-    if not same(census.holder(lora.person, lora.made), person):
+    if lora.subject is not census.subject or not same(census.holder(lora.person, lora.made), person):
         return False
+    others = tuple(other for other in others if other.subject is census.subject)
     rivals = [other for other in others if any(other.holder(lora.person, lora.made) == name for name, _ in other.people)]
     return not rivals or lora.digest in own_digests(census, person)
 

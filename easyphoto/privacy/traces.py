@@ -11,8 +11,9 @@ from enum import Enum
 from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError, NameRefused
+from easyphoto.records import TrainKind
 from easyphoto.store.notes import Identity
-from easyphoto.store.paths import Home, person_id
+from easyphoto.store.paths import Home, owner_homes, person_id
 from easyphoto.store.people import PeopleStore
 from easyphoto.store.removal import files_of
 from easyphoto.work import LOCAL_OWNER
@@ -44,16 +45,28 @@ class Trace:
     person: str
     """Today's name of the person; the name it was made under, for somebody who was never published."""
     note: str = ""
+    subject: TrainKind = TrainKind.PERSON
+    """What `person` names: pictures of a scene may show people too, and a scene goes by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """Everybody of one owner, under all their names."""
+    """Everybody of one owner, under all their names; or all scenes, or all clothes, by the shelf of `home`."""
 
     owner: str
     home: Home
     people: tuple[tuple[str, tuple[Identity, ...]], ...]
     """(today's name, all names)."""
+
+    @property
+    def subject(self) -> TrainKind:
+        """What is counted."""
+        return self.home.kind
+
+    @staticmethod
+    def take_all(root: Path) -> tuple[Census, ...]:
+        """People, scenes and clothes of every owner."""
+        return tuple(Census.take(root, home.shelf(kind)) for home in owner_homes(root) for kind in TrainKind)
 
     @staticmethod
     def take(root: Path, home: Home) -> Census:

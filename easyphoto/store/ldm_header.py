@@ -15,6 +15,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 """The shape of each tensor by its name."""
 _LONGEST = 100_000_000
 """The format allows no longer header (safetensors, section "Format")."""
+_LARGEST = 2**48
+"""No side and no offset is larger; a header that says so is broken."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,13 +53,20 @@ def read_header(path: Path) -> Header:
 def _header(path: Path, loaded: Any, weights: int) -> Header:  # noqa: ANN401 (whatever the file says)
     try:
         metadata = {str(key): str(value) for key, value in loaded.pop("__metadata__", {}).items()}
-        shapes = {str(name): tuple(int(side) for side in entry["shape"]) for name, entry in loaded.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in loaded.values()), default=0)
+        shapes = {str(name): tuple(map(_sane, entry["shape"])) for name, entry in loaded.items()}
+        end = max((_sane(entry["data_offsets"][1]) for entry in loaded.values()), default=0)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} has a header that is no safetensors header; fetch it again") from error
     if end > weights:
         raise InputError(f"{path} is cut off: {end - weights} bytes of its weights are missing; fetch it again")
     return Header(shapes=shapes, metadata=metadata)
+
+
+def _sane(said: Any) -> int:  # noqa: ANN401 (whatever the file says)
+    number = int(said)
+    if not 0 <= number <= _LARGEST:
+        raise ValueError("no file is so large")
+    return number
 
 
 def under(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:

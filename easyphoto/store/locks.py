@@ -30,7 +30,6 @@ def locked(path: Path, what: str, remove: bool = False) -> Iterator[None]:
         Conflict: Another process, or another thread of this one, holds it.
         StorageError: The file cannot be made.
     """
-    make_folder(path.parent)
     with _open_held(path, what) as file:
         try:
             _sign(file)
@@ -49,10 +48,7 @@ def locked(path: Path, what: str, remove: bool = False) -> Iterator[None]:
 def _open_held(path: Path, what: str) -> IO[bytes]:
     """The lock file, open and locked; opened anew where its remover came first."""
     while True:
-        try:
-            file = path.open("a+b")
-        except OSError as error:
-            raise storage_error(path, error) from error
+        file = _open(path)
         if not _take(file):
             with file:
                 raise Conflict(f"{what} is being done already{_holder(file)}; wait until it has ended, or cancel it")
@@ -60,6 +56,21 @@ def _open_held(path: Path, what: str) -> IO[bytes]:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The lock file; its folder is made where there is none."""
+    try:
+        # Without a buffer: opening one looks at the file three times more.
+        return path.open("a+b", buffering=0)
+    except FileNotFoundError:
+        make_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        return path.open("a+b", buffering=0)
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 @contextmanager
@@ -113,7 +124,6 @@ def _sign(file: IO[bytes]) -> None:
     file.seek(_PID_AT)
     file.truncate()
     file.write(str(os.getpid()).encode("ascii"))
-    file.flush()
 
 
 def _holder(file: IO[bytes]) -> str:

@@ -7,7 +7,9 @@ value decomposition, which is the nearest matrix of that rank (Eckart and Young,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -27,12 +29,17 @@ def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile
     if not files or len(files) != len(weights):
         raise SpecError(f"merging needs one weight for each file, got {len(files)} files and {len(weights)} weights")
     names = sorted({name for file in files for name in file.module_names()})
-    tensors: dict[str, Array] = {}
-    for name in names:
+
+    def merged(name: str) -> dict[str, Array]:
         parts = [(file.module(name), weight) for file, weight in zip(files, weights) if f"{name}.{DOWN}" in file.tensors]
-        merged = merge_modules(name, [part for part, _ in parts], [weight for _, weight in parts])
-        kind = files[0].tensors.get(f"{name}.{DOWN}", merged.down).dtype
-        tensors |= module_tensors(name, merged, kind)
+        module = merge_modules(name, [part for part, _ in parts], [weight for _, weight in parts])
+        return module_tensors(name, module, files[0].tensors.get(f"{name}.{DOWN}", module.down).dtype)
+
+    tensors: dict[str, Array] = {}
+    # numpy leaves the interpreter to others while it decomposes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(merged, names):
+            tensors |= found
     return LoraFile(tensors=tensors, metadata=dict(files[0].metadata))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -12,7 +14,8 @@ from pathlib import Path
 
 from easyphoto.__version__ import __version__
 from easyphoto.families import Family
-from easyphoto.specs import TrainSpec
+from easyphoto.records import TrainKind
+from easyphoto.specs import RateSchedule, TrainSpec
 from easyphoto.store.codec import loads, to_json
 from easyphoto.store.lora_file import BASE_VERSIONS, SPEC_KEY, Array, LoraFile, serialize
 
@@ -22,6 +25,9 @@ _ARCHITECTURES = {
     Family.SDXL: ("stable-diffusion-xl-v1-base", "https://github.com/Stability-AI/generative-models"),
 }
 """Name of the network and of the code that its names come from."""
+SCENE_MARK, SCENE_PROMPT = "ep_lora_version", "ep_prompt"
+"""Keys that the EasyPhoto extension writes into a scene's LoRA."""
+APOSTROPHE = "\u2019"
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 """The window of the file that the oldest WebUI hash looks at."""
 
@@ -43,12 +49,14 @@ class TrainingFacts:
     finished: float = 0.0
     merged_steps: tuple[int, ...] = ()
     """Steps of the checkpoints that were merged; () for a single one."""
+    captions: tuple[str, ...] = ()
+    """Of each photo; () where all have the spec's."""
 
 
 def kohya_metadata(spec: TrainSpec, facts: TrainingFacts) -> dict[str, str]:
     """The `ss_*` and `modelspec.*` fields of kohya's trainer, and the spec itself under `easyphoto_spec`."""
     fields = {
-        **_training_fields(spec, facts), **_data_fields(spec, facts), **_modelspec(spec, facts),
+        **_training_fields(spec, facts), **_data_fields(spec, facts), **_modelspec(spec, facts), **_scene_fields(spec, facts),
         "ss_training_comment": f"easyphoto {__version__}",
         "easyphoto_version": __version__,
         "easyphoto_merged_steps": json.dumps(list(facts.merged_steps)),
@@ -59,11 +67,12 @@ def kohya_metadata(spec: TrainSpec, facts: TrainingFacts) -> dict[str, str]:
 
 def _training_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
     """What was trained, on what, and how."""
-    text = spec.lora.text_encoder
+    text, steps = spec.lora.text_encoder, spec.optim.steps_for(facts.photos)
+    constant = spec.optim.schedule is RateSchedule.CONSTANT
     fields: dict[str, object] = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": spec.lora.rank,
-        "ss_network_alpha": spec.lora.alpha,
+        "ss_network_alpha": spec.lora.file_alpha,
         "ss_base_model_version": BASE_VERSIONS[spec.family],
         "ss_sd_model_name": spec.base_model.name,
         "ss_v2": False,
@@ -72,8 +81,8 @@ def _training_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]
         "ss_text_encoder_lr": spec.optim.text_learning_rate if text else 0.0,
         "ss_network_dropout": None,
         "ss_optimizer": "torch.optim.adamw.AdamW",
-        "ss_lr_scheduler": "constant",
-        "ss_lr_warmup_steps": 0,
+        "ss_lr_scheduler": "constant_with_warmup" if constant and spec.optim.warmup else spec.optim.schedule.value,
+        "ss_lr_warmup_steps": math.ceil(spec.optim.warmup * steps),
         "ss_mixed_precision": facts.precision,
         "ss_full_fp16": False,
         "ss_noise_offset": None,
@@ -84,7 +93,7 @@ def _training_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]
         "ss_batch_size_per_device": spec.optim.batch_size,
         "ss_total_batch_size": spec.optim.batch_size * spec.optim.accumulation,
         "ss_steps": facts.steps,
-        "ss_max_train_steps": spec.optim.steps_for(facts.photos),
+        "ss_max_train_steps": steps,
         "ss_clip_skip": None,
         "ss_max_token_length": None,
         "ss_seed": spec.seed,
@@ -122,8 +131,35 @@ def _data_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
         "ss_random_crop": False,
         "ss_enable_bucket": False,
         "ss_dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": facts.photos}}),
-        "ss_tag_frequency": json.dumps({folder: {spec.data.caption: facts.photos}}, ensure_ascii=False),
+        "ss_tag_frequency": json.dumps({folder: Counter(_captions(spec, facts))}, ensure_ascii=False),
     }
+
+
+def _captions(spec: TrainSpec, facts: TrainingFacts) -> list[str]:
+    """One for each photo."""
+    return [caption or spec.data.caption for caption in facts.captions] or [spec.data.caption] * facts.photos
+
+
+def _scene_fields(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:
+    """How the EasyPhoto extension knows a scene, and what it puts into the prompt with it."""
+    if spec.kind is not TrainKind.SCENE:
+        return {}
+    captions = _captions(spec, facts)
+    if len(set(captions)) == 1:
+        return {SCENE_MARK: "scene", SCENE_PROMPT: captions[0]}
+    # That extension looks for what stands between apostrophes, so no caption may have one inside.
+    quoted = ", ".join(f"'{caption.replace(chr(39), APOSTROPHE)}'" for caption in captions)
+    return {SCENE_MARK: "scene", SCENE_PROMPT: f"[{quoted}]"}
+
+
+def scene_prompts(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """What a scene LoRA, ours or that extension's, was trained with, each caption once; None for any other file."""
+    if not metadata.get(SCENE_MARK, "").startswith("scene"):
+        return None
+    text = metadata.get(SCENE_PROMPT, "")
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(dict.fromkeys(re.findall(r"'(.*?)'", text)))
+    return (text,) if text else ()
 
 
 def _modelspec(spec: TrainSpec, facts: TrainingFacts) -> dict[str, object]:

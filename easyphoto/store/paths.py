@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from easyphoto.errors import NameRefused
 from easyphoto.files import storage_error
+from easyphoto.records import TrainKind
 from easyphoto.work import LOCAL_OWNER
 
+_SHELVES = {
+    TrainKind.PERSON: ("people", "jobs"),
+    TrainKind.SCENE: ("scenes", "scene-jobs"),
+    TrainKind.CLOTH: ("clothes", "cloth-jobs"),
+}
+"""Folders of what is published, and of trainings."""
 LONGEST_NAME = 64
 """Characters a person's name may have."""
 _SLUG_LENGTH = 24
@@ -28,16 +35,22 @@ class Home:
     """The one folder that everything of ours lies in."""
 
     root: Path
+    kind: TrainKind = TrainKind.PERSON
+    """Whose shelf is meant by `people` and `jobs`."""
+
+    def shelf(self, kind: TrainKind) -> Home:
+        """The same home, with the shelf of scenes or clothes in the place of people's."""
+        return replace(self, kind=kind)
 
     @property
     def people(self) -> Path:
-        """One folder for each published person."""
-        return self.root / "people"
+        """One folder for each published person, scene or garment."""
+        return self.root / _SHELVES[self.kind][0]
 
     @property
     def jobs(self) -> Path:
         """One folder for each training."""
-        return self.root / "jobs"
+        return self.root / _SHELVES[self.kind][1]
 
     @property
     def results(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from easyphoto.files import write_bytes, write_text
-from easyphoto.records import Photo, PreparedSet
+from easyphoto.records import Photo, PreparedSet, TrainKind
 from easyphoto.specs import Person, TrainResult, TrainSpec
 from easyphoto.store.codec import dumps, loads
 from easyphoto.store.lora_file import read_lora, write_lora
@@ -86,7 +86,15 @@ def _person(finished: Finished, lora: str) -> Person:
         face_id_picture=Path(_REFERENCE if result.face_id_picture is None else _FACE_ID),
         embedding=tuple(float(value) for value in prepared.embedding), created=finished.created,
         score=result.checkpoints[result.chosen].score if result.chosen >= 0 else None, photos=len(prepared.photos),
+        kind=spec.kind, prompt=_prompt(spec, prepared),
     )  # fmt: skip
+
+
+def _prompt(spec: TrainSpec, prepared: PreparedSet) -> str:
+    """What calls a scene up: its first picture's caption."""
+    if spec.kind is TrainKind.PERSON:
+        return ""
+    return prepared.photos[prepared.reference].caption or spec.data.caption
 
 
 def _keep_pictures(folder: Path, result: TrainResult, lora: str) -> TrainResult:

@@ -33,6 +33,8 @@ class FastBlocks:
     whole: bool = True
     """Keys and values of all layers at once; not where blocks are computed anew in the backward pass (checkpointing)."""
     _changed: list[Any] = field(default_factory=list)
+    _times: _Times | None = None
+    """Kept for good: a captured graph goes on reading its weights after the blocks were taken off and put back."""
 
     def attach(self) -> None:
         """Run the blocks our way from now on."""
@@ -42,9 +44,9 @@ class FastBlocks:
         for module in transformers:
             self._put(module, _transformer(self.block, module, kept))
         if available() and next(self.unet.parameters()).is_cuda:
-            times = _Times([module for module in self.unet.modules() if _is_resnet(module)])
-            for number, module in enumerate(times.resnets):
-                self._put(module, _resnet(module, times, number))
+            self._times = self._times or _Times([module for module in self.unet.modules() if _is_resnet(module)])
+            for number, module in enumerate(self._times.resnets):
+                self._put(module, _resnet(module, self._times, number))
             if type(self.unet.conv_act).__name__ == "SiLU":
                 self._put(self.unet.conv_norm_out, lambda x: norm_act(x, self.unet.conv_norm_out))
                 self._put(self.unet.conv_act, lambda x: x)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from easyphoto.engine.models import Models
 from easyphoto.families import PROFILES
-from easyphoto.imaging.geometry import REPLICATE, warp
-from easyphoto.records import Pixels, PreparedPhoto, PreparedSet
+from easyphoto.imaging.geometry import REPLICATE, Matrix, warp
+from easyphoto.records import Floats, Pixels, PreparedPhoto, PreparedSet
 from easyphoto.specs import DataSpec, TrainSpec
+from easyphoto.training.focus import cell_weights, face_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -38,6 +39,8 @@ class LatentCache:
     """(photos, variants, 4, size / 8, size / 8) float32, scaled as the UNet wants them."""
     deviation: Tensor
     """Standard deviations of the same shape."""
+    weight: Tensor | None = None
+    """(photos, variants, 1, size / 8, size / 8) float32: how much each cell's error counts, 1 on average; None: all alike."""
 
     @property
     def photos(self) -> int:
@@ -111,13 +114,16 @@ def cache_latents(models: Models, prepared: PreparedSet, spec: TrainSpec, on_pho
     """
     import torch
 
-    means, deviations = [], []
+    means, deviations, weights = [], [], []
     for number, photo in enumerate(prepared.photos):
         mean, deviation = _encode(models, list(training_crops(photo, spec, number)))
         means.append(mean)
         deviations.append(deviation)
+        if spec.optim.face_weight != 1:
+            weights.append(np.stack(list(crop_weights(photo, spec, number)))[:, None])
         on_photo(number + 1, len(prepared.photos))
-    return LatentCache(mean=torch.stack(means), deviation=torch.stack(deviations))
+    weight = torch.from_numpy(np.stack(weights)).to(means[0].device) if weights else None
+    return LatentCache(mean=torch.stack(means), deviation=torch.stack(deviations), weight=weight)
 
 
 def training_crops(photo: PreparedPhoto, spec: TrainSpec, number: int) -> Iterator[Pixels]:
@@ -128,14 +134,33 @@ def training_crops(photo: PreparedPhoto, spec: TrainSpec, number: int) -> Iterat
         spec: Size, number of crops, flips, seed.
         number: Which photo it is; decides its random crops.
     """
-    rng = np.random.default_rng((spec.seed, number))
-    for crop in range(spec.data.crops + 1):
-        jitter = rng.uniform(-1, 1, 3) * float(crop > 0)
-        wider, shift = 1 + _SCALE_JITTER * jitter[0], _SHIFT_JITTER * jitter[1:]
-        pixels = _cut(photo, spec.data, inference_ratio(spec) * wider, shift)
+    for matrix in _matrices(photo, spec, number):
+        pixels = warp(photo.crop.pixels, matrix, (spec.data.size, spec.data.size), border=REPLICATE)
         yield pixels
         if spec.data.flip:
             yield np.ascontiguousarray(pixels[:, ::-1])
+
+
+def crop_weights(photo: PreparedPhoto, spec: TrainSpec, number: int) -> Iterator[Floats]:
+    """How much each cell of each crop counts, in the order of `training_crops`: (size / 8, size / 8) float32, 1 on average."""
+    face = face_of(photo)
+    for matrix in _matrices(photo, spec, number):
+        weights = cell_weights(face, matrix, spec.data.size, spec.optim.face_weight)
+        yield weights
+        if spec.data.flip:
+            yield np.ascontiguousarray(weights[:, ::-1])
+
+
+def _matrices(photo: PreparedPhoto, spec: TrainSpec, number: int) -> Iterator[Matrix]:
+    """(2, 3) of each crop, from the photo."""
+    rng = np.random.default_rng((spec.seed, number))
+    for crop in range(spec.data.crops + 1):
+        jitter = rng.uniform(-1, 1, 3) * float(crop > 0)
+        if photo.face is None:
+            yield _cut_scene(photo, spec.data, jitter)
+            continue
+        wider, shift = 1 + _SCALE_JITTER * jitter[0], _SHIFT_JITTER * jitter[1:]
+        yield _cut(photo, spec.data, inference_ratio(spec) * wider, shift)
 
 
 def inference_ratio(spec: TrainSpec) -> float:
@@ -144,16 +169,30 @@ def inference_ratio(spec: TrainSpec) -> float:
     return profile.crop_ratio * spec.data.size / profile.first_size
 
 
-def _cut(photo: PreparedPhoto, data: DataSpec, ratio: float, shift: NDArray[np.float64]) -> Pixels:
-    """A square of `ratio` face boxes around the face, no larger than the picture, moved by `shift` of its side."""
-    box, crop = photo.face.box, photo.crop
+def _cut(photo: PreparedPhoto, data: DataSpec, ratio: float, shift: NDArray[np.float64]) -> Matrix:
+    """To a square of `ratio` face boxes around the face, no larger than the picture, moved by `shift` of its side."""
+    box, crop = photo.own_face.box, photo.crop
     side = min(ratio * max(box.width, box.height), float(min(crop.width, crop.height)))
     middle = np.array(box.center) + shift * side
     room = np.array([crop.width, crop.height], float) - side / 2
     middle = np.clip(middle, side / 2, np.maximum(room, side / 2))
     scale = data.size / side
-    matrix = np.column_stack([np.eye(2) * scale, data.size / 2 - middle * scale])
-    return warp(crop.pixels, matrix, (data.size, data.size), border=REPLICATE)
+    return np.column_stack([np.eye(2) * scale, data.size / 2 - middle * scale])
+
+
+def _cut_scene(photo: PreparedPhoto, data: DataSpec, jitter: NDArray[np.float64]) -> Matrix:
+    """To the largest square in the middle of the picture, or one a little smaller anywhere in it.
+
+    Args:
+        photo: Without a face.
+        data: The size.
+        jitter: (3,) within -1 to 1: how much smaller, and where; zeros give the one in the middle.
+    """
+    whole = np.array([photo.crop.width, photo.crop.height], float)
+    side = whole.min() * (1 - _SCALE_JITTER * abs(jitter[0]))
+    middle = whole / 2 + jitter[1:] * (whole - side) / 2
+    scale = data.size / side
+    return np.column_stack([np.eye(2) * scale, data.size / 2 - middle * scale])
 
 
 def _encode(models: Models, pictures: list[Pixels]) -> tuple[Tensor, Tensor]:

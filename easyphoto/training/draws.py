@@ -47,6 +47,8 @@ class Learner:
 
     cache: LatentCache
     spec: TrainSpec
+    captions: tuple[str, ...] = ()
+    """Of each photo; an empty one is the spec's; () where all are."""
 
 
 class Dealer:
@@ -60,6 +62,9 @@ class Dealer:
         self.mean = torch.cat([learner.cache.mean.flatten(0, 1) for learner in learners])
         """(latents, 4, height, width): the table that `Draw.rows` speaks of."""
         self.deviation = torch.cat([learner.cache.deviation.flatten(0, 1) for learner in learners])
+        weights = [learner.cache.weight.flatten(0, 1) for learner in learners if learner.cache.weight is not None]
+        self.weight = torch.cat(weights) if weights else None
+        """(latents, 1, height, width): how much each cell counts; None: all alike."""
         counts = [learner.cache.photos * learner.cache.variants for learner in learners]
         self._offsets = [sum(counts[:number]) for number in range(len(counts))]
         optim = learners[0].spec.optim

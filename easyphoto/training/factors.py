@@ -98,6 +98,15 @@ class FactorBlock:
                 start = self._lay(group, start)
                 self._weigh(group, dtype)
 
+    def marked_ups(self) -> Tensor:
+        """(size,) 1 where the block holds ups, 0 where it holds downs."""
+        import torch
+
+        parts: list[Tensor] = []
+        for group in self.groups:
+            parts += (torch.zeros(group.down[0].numel()), torch.ones(group.up[0].numel()))
+        return torch.cat(parts).to(self.values.device)
+
     def keep_on(self, device: Any) -> None:  # noqa: ANN401 (torch.device)
         """Keep values and gradient of the step there: main memory, where the GPU's is short."""
         self.values.data, self.grad = self.values.data.to(device), self.grad.to(device)

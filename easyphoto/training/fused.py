@@ -6,6 +6,7 @@ Weights and biases are frozen: only the activations' gradients are computed.
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ _WHOLE = 16_384
 """Values of a group that one program can hold in its registers: more, and they spill."""
 _CHUNKS = 64
 _TILE = 8192
-_BLOCK = 1024
+BLOCK = 1024
 
 
 @cache
@@ -76,12 +77,13 @@ def add_change(frozen: Tensor, change: Tensor, scale: float, out: Tensor) -> Non
         from easyphoto.training import gpu_kernels as kernels
 
         total = frozen.numel()
-        kernels.add_change[(-(-total // _BLOCK), len(change))](frozen, change.contiguous(), out, scale, total, BLOCK=_BLOCK)
+        kernels.add_change[(-(-total // BLOCK), len(change))](frozen, change.contiguous(), out, scale, total, BLOCK=BLOCK)
     else:
         torch.add(frozen, change, alpha=scale, out=out)
 
 
-def _power(number: int) -> int:
+def power(number: int) -> int:
+    """The least power of two that is not smaller."""
     return 1 << max(0, number - 1).bit_length()
 
 
@@ -91,26 +93,46 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How a group norm's tensor of one shape is cut up; few different ones, as each is compiled."""
+
+    whole: bool
+    """A program has a whole group."""
+    chunks: int
+    """Programs to the rows of a picture, where none has all of them."""
+    together: int
+    """Groups that a program has at once."""
+    fixed: dict[str, int]
+    """What the kernel is compiled with."""
+
+
+def cut(channels: int, rows: int, groups: int) -> Cut:
+    """The cut for pictures of so many rows times columns and channels."""
+    each = channels // groups
+    padded = max(16, power(each))
+    whole = power(rows) * padded <= _WHOLE
+    tile = max(1, power(-(-rows // _CHUNKS)))
+    together = min(groups & -groups, max(1, power(_TILE // (tile * padded) + 1) // 2))
+    values = power(rows) * padded if whole else tile * together * padded
+    warps = 4 if values <= 4096 else 8 if values <= 16_384 else 16
+    fixed = {"GROUPS": groups, "CG": each, "CGP": padded, "num_warps": warps}
+    fixed |= {"ROWS": power(rows)} if whole else {"ROWS": tile, "GB": together}
+    return Cut(whole=whole, chunks=-(-rows // tile), together=together, fixed=fixed)
+
+
 class _Plan:
-    """How a tensor of one shape is cut up; few different ones, as each is compiled."""
+    """What the kernels are told about one tensor."""
 
     def __init__(self, x: Tensor, shift: Tensor | None, groups: int, silu: bool) -> None:
         self.pictures, self.channels = x.shape[:2]
         self.rows = x.shape[2] * x.shape[3]
         self.groups = groups
-        cg = self.channels // groups
-        cgp = max(16, _power(cg))
-        self.whole = _power(self.rows) * cgp <= _WHOLE
-        tile = max(1, _power(-(-self.rows // _CHUNKS)))
-        self.chunks = -(-self.rows // tile)
-        together = min(groups & -groups, max(1, _power(_TILE // (tile * cgp) + 1) // 2))
-        values = _power(self.rows) * cgp if self.whole else tile * together * cgp
-        warps = 4 if values <= 4096 else 8 if values <= 16_384 else 16
-        self.grid = (self.pictures * groups,) if self.whole else (self.pictures * self.chunks, groups // together)
+        found = cut(self.channels, self.rows, groups)
+        self.whole, self.chunks, self.shapes = found.whole, found.chunks, found.fixed
+        self.grid = (self.pictures * groups,) if self.whole else (self.pictures * self.chunks, groups // found.together)
         self.shift = x.new_zeros(self.channels) if shift is None else shift
         self.sizes = (self.rows, self.channels, 0 if shift is None else shift.stride(0), float(silu))
-        self.shapes = {"GROUPS": groups, "CG": cg, "CGP": cgp, "num_warps": warps}
-        self.shapes |= {"ROWS": _power(self.rows)} if self.whole else {"ROWS": tile, "GB": together}
 
     def part(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Room for two numbers of every chunk and group."""
@@ -143,7 +165,7 @@ def _norm_function() -> Any:  # noqa: ANN401 (a class that needs torch to be wri
                 parts = plan.part(x)
                 kernels.norm_stats[plan.grid](x, plan.shift, *parts, *plan.sizes, plan.chunks, **plan.shapes)
                 kernels.norm_apply[plan.grid](
-                    *first, *parts, mean, rstd, *plan.sizes, plan.chunks, eps, **plan.shapes, CHUNKS=_power(plan.chunks)
+                    *first, *parts, mean, rstd, *plan.sizes, plan.chunks, eps, **plan.shapes, CHUNKS=power(plan.chunks)
                 )
             ctx.save_for_backward(x, shift, weight, bias, mean, rstd)
             ctx.silu, ctx.groups = silu, groups
@@ -160,7 +182,7 @@ def _norm_function() -> Any:  # noqa: ANN401 (a class that needs torch to be wri
                 parts = plan.part(x)
                 kernels.norm_stats_back[plan.grid](*first, mean, rstd, *parts, *plan.sizes, plan.chunks, **plan.shapes)
                 kernels.norm_apply_back[plan.grid](
-                    *first, dx, mean, rstd, *parts, *plan.sizes, plan.chunks, **plan.shapes, CHUNKS=_power(plan.chunks)
+                    *first, dx, mean, rstd, *parts, *plan.sizes, plan.chunks, **plan.shapes, CHUNKS=power(plan.chunks)
                 )
             moved = dx.float().sum((2, 3)).to(shift.dtype) if ctx.needs_input_grad[1] else None
             return dx, moved, None, None, None, None, None
@@ -183,14 +205,14 @@ def _gate_function() -> Any:  # noqa: ANN401 (a class that needs torch to be wri
             ctx.save_for_backward(both, bias)
             width = both.shape[-1] // 2
             out = both.new_empty(*both.shape[:-1], width)
-            kernels.gate[(out.numel() // width, -(-width // _BLOCK))](both, bias, out, width, BLOCK=_BLOCK)
+            kernels.gate[(out.numel() // width, -(-width // BLOCK))](both, bias, out, width, BLOCK=BLOCK)
             return out
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
             both, bias = ctx.saved_tensors
             grad, back, width = grad.contiguous(), torch.empty_like(both), both.shape[-1] // 2
-            kernels.gate_back[(grad.numel() // width, -(-width // _BLOCK))](both, bias, grad, back, width, BLOCK=_BLOCK)
+            kernels.gate_back[(grad.numel() // width, -(-width // BLOCK))](both, bias, grad, back, width, BLOCK=BLOCK)
             return back, None
 
     return Gate
@@ -209,7 +231,7 @@ def _bias_function() -> Any:  # noqa: ANN401 (a class that needs torch to be wri
         def forward(_ctx: Any, x: Tensor, residual: Tensor, bias: Tensor) -> Tensor:  # noqa: ANN401
             x, residual = x.contiguous(), residual.contiguous()
             out = torch.empty_like(x)
-            kernels.add_bias[(-(-x.numel() // _BLOCK),)](x, residual, bias, out, x.numel(), x.shape[-1], BLOCK=_BLOCK)
+            kernels.add_bias[(-(-x.numel() // BLOCK),)](x, residual, bias, out, x.numel(), x.shape[-1], BLOCK=BLOCK)
             return out
 
         @staticmethod

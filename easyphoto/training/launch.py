@@ -20,7 +20,7 @@ from easyphoto import errors
 from easyphoto.errors import Cancelled, Conflict, EasyPhotoError, JobFailed, NotFound, SpecError, ToolMissing
 from easyphoto.events import Event, Listener, ignore, parse
 from easyphoto.files import write_text
-from easyphoto.records import PreparedSet
+from easyphoto.records import PreparedSet, TrainKind
 from easyphoto.settings import PROJECT_ROOT, Settings
 from easyphoto.specs import TrainResult, TrainSpec
 from easyphoto.store.codec import dumps
@@ -50,6 +50,8 @@ class LaunchOptions:
     """Go on with the person's last training that was cut off, if there is one."""
     templates: Path | None = None
     """Gallery that checkpoints are judged on; None takes the settings'."""
+    gpus: int = 1
+    """Over how many GPUs the training is spread, a process each."""
     queued_as: str | None = None
     """Id of the queue's job: a training that was begun for it goes on, whatever ended the process that began it."""
 
@@ -136,20 +138,22 @@ def _job(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, options: La
         job.cancel.unlink(missing_ok=True)
         write_text(job.order, dumps(replace(job.read_order(), queued_as=options.queued_as)))
         return job
+    judged = spec.validate.every and spec.kind is TrainKind.PERSON
     gallery = options.templates or Settings.from_env().templates
-    paths = tuple(template.path for template in list_templates(gallery)) if spec.validate.every else ()
+    paths = tuple(template.path for template in list_templates(gallery)) if judged else ()
     job = new_job(store.home.jobs, spec, JobOrder(templates=paths, created=time.time(), queued_as=options.queued_as))
     write_prepared(prepared, job.prepared)
     return job
 
 
 def _names(prepared: PreparedSet) -> tuple[str, ...]:
-    return tuple(photo.name for photo in prepared.photos)
+    return tuple(photo.name + photo.caption for photo in prepared.photos)
 
 
 def _run_worker(job: JobFolder, options: LaunchOptions) -> None:
     """Run the worker to its end, whatever that is."""
     command = [str(options.python or sys.executable), "-m", "easyphoto.training.worker", str(job.root), "--watch-parent"]
+    command += ["--gpus", str(options.gpus)] if options.gpus > 1 else []
     process = _start(command, job)
     failure: Event | None = None
     with _ending(process):
@@ -170,19 +174,22 @@ def _start(command: list[str], job: JobFolder) -> subprocess.Popen[bytes]:
     try:
         with job.log.open("ab") as log:
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=job.root, env=_environment(),
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=job.root, env=worker_environment(),
                 start_new_session=os.name != "nt", creationflags=group,
             )  # fmt: skip
     except OSError as error:
         raise ToolMissing(f"{command[0]} cannot start the worker ({error.strerror}); choose another Python") from error
 
 
-def _environment() -> dict[str, str]:
-    """The worker's environment: ours, this very package first on its path, and as many threads as there are cores."""
+def worker_environment() -> dict[str, str]:
+    """The worker's environment: ours, this very package first on its path, and as many threads as there are cores.
+
+    numpy's decompositions are small and run side by side (see `store.lora_merge`): one thread each.
+    """
     paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {
         "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
-        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
     return {"OMP_NUM_THREADS": str(usable_cores()), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
 

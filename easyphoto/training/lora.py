@@ -42,7 +42,7 @@ class LoraLayer:
     def __init__(self, name: str, module: Any, block: FactorBlock, spec: LoraSpec) -> None:  # noqa: ANN401 (a torch Module)
         self.name = name
         self.module = module
-        self.alpha = spec.alpha
+        self.alpha = spec.file_alpha
         self.scale = block.scale
         self._block = block
         self._ones = (1,) * (module.weight.ndim - 2)
@@ -91,14 +91,17 @@ class LoraLayer:
             delta = (self.scale * self.up[person] @ self.down[person]).view(weight.shape).to(weight.device)
             return (weight.float() + delta).to(weight.dtype)
 
-    def tensors(self, kind: type[np.floating[Any]], person: int) -> dict[str, Array]:
-        """The factors of one person under kohya's keys."""
-        down, up = (factor[person].detach().cpu().numpy().astype(kind) for factor in (self.down, self.up))
-        return {
-            f"{self.name}.{DOWN}": down.reshape(*down.shape, *self._ones),
-            f"{self.name}.{UP}": up.reshape(*up.shape, *self._ones),
-            f"{self.name}.{ALPHA}": np.array(self.alpha, dtype=kind),
-        }
+    def tensors(self, block: Array) -> dict[str, Array]:
+        """The factors of one person under kohya's keys, as views.
+
+        Args:
+            block: (size,) all of that person's factors in the layer's block.
+        """
+        found = {f"{self.name}.{ALPHA}": np.array(self.alpha, dtype=block.dtype)}
+        for end, factor in ((DOWN, self.down[0]), (UP, self.up[0])):
+            start = factor.storage_offset()
+            found[f"{self.name}.{end}"] = block[start : start + factor.numel()].reshape(*factor.shape, *self._ones)
+        return found
 
     def take(self, tensors: Mapping[str, Array], person: int) -> None:
         """The factors of one person from a file; raises LoraError where they do not fit."""
@@ -139,7 +142,7 @@ class LoraNetwork:
                 texts += [(text_key(name, models.family, number), module) for name, module in found]
         parts = [[(keys[name], module) for name, module in unet], texts]
         self.blocks = [
-            FactorBlock([module for _, module in part], spec.rank, spec.alpha / spec.rank, self.people, merged)
+            FactorBlock([module for _, module in part], spec.rank, spec.scale, self.people, merged)
             for part in parts if part
         ]  # fmt: skip
         self.unet_layers, self.text_layers = (
@@ -151,6 +154,8 @@ class LoraNetwork:
             for layer in self.layers:
                 layer.begin(noises)
         self._fast: FastBlocks | None = None
+        """While they are attached."""
+        self._own: FastBlocks | None = None
 
     @property
     def layers(self) -> list[LoraLayer]:
@@ -167,7 +172,7 @@ class LoraNetwork:
 
         for network in (self.models.unet, *self.models.text_encoders):
             Module.to(network, dtype)  # diffusers' own `to` warns of layers that no UNet of ours has
-        self.models.dtype = dtype
+        self.models.dtype, self._own = dtype, None
         for block in self.blocks:
             block.settle(dtype)
 
@@ -194,7 +199,9 @@ class LoraNetwork:
         self.refresh()
         for layer in self.layers:
             layer.attach()
-        self._fast = FastBlocks(unet=self.models.unet, block=self.blocks[0], whole=not self._checkpointing)
+        if self._own is None or self._own.whole == self._checkpointing:
+            self._own = FastBlocks(unet=self.models.unet, block=self.blocks[0], whole=not self._checkpointing)
+        self._fast = self._own
         self._fast.attach()
 
     def detach(self) -> None:
@@ -204,6 +211,13 @@ class LoraNetwork:
         if self._fast:
             self._fast.detach()
             self._fast = None
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where the factors and weights lie that are computed with: equal as long as they lie where they lay."""
+        groups = [group for block in self.blocks for group in block.groups]
+        used = [(group.up_used, group.down_used, group.merged) for group in groups]
+        return tuple(tensor.data_ptr() for each in used for tensor in each if tensor is not None)
 
     def refresh(self) -> None:
         """Bring what the models compute with up to date with the factors."""
@@ -235,10 +249,16 @@ class LoraNetwork:
             self.attach()
 
     def state_dict(self, kind: type[np.floating[Any]] = np.float16, person: int = 0) -> dict[str, Array]:
-        """A person's factors under kohya's keys."""
+        """A person's factors under kohya's keys: a copy, rounded where they lie and brought over in one piece a network."""
+        import torch
+
         tensors: dict[str, Array] = {}
-        for layer in self.layers:
-            tensors.update(layer.tensors(kind, person))
+        wanted = torch.from_numpy(np.zeros(0, kind)).dtype
+        for block, layers in zip(self.blocks, (self.unet_layers, self.text_layers)):
+            values = block.values.detach()[person].to(wanted)
+            whole = values.to("cpu", copy=values.data_ptr() == block.values[person].data_ptr()).numpy()
+            for layer in layers:
+                tensors.update(layer.tensors(whole))
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Array], person: int = 0) -> None:

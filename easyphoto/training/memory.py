@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from easyphoto.engine.models import Models
 from easyphoto.training.planner import GIB
+
+
+def wake(device: str) -> None:
+    """Have a GPU begin to work for this process: takes a second or more, in which a thread waits and others import."""
+    import torch
+
+    if device == "auto" or device.startswith("cuda"):
+        place = "cuda" if device == "auto" else device
+        threading.Thread(target=lambda: torch.cuda.is_available() and torch.zeros(1, device=place), daemon=True).start()
 
 
 def gpu_memory_gib(device: str) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from easyphoto.families import PROFILES, Family
-from easyphoto.specs import TrainSpec
+from easyphoto.specs import RateSchedule, TrainSpec
 
 GIB = 2.0**30
 _HALF, _FULL = 2, 4
@@ -107,7 +107,10 @@ def needed_gib(course: Course, spec: TrainSpec, people: int = 1) -> float:
     if not course.offload:
         resident += weight.decoder * _FULL
     # What is computed with and its gradient in half precision; values, gradient and two moments in full.
-    resident += people * sides * rank * (2 * _HALF + (0 if course.offload else 4 * _FULL))
+    # What the recipe keeps besides: a running average; factors before a step, and by how much it is stretched.
+    optim = spec.optim
+    more = (optim.ema > 0) + 2 * (optim.loraplus_ratio != 1 or optim.warmup > 0 or optim.schedule is not RateSchedule.CONSTANT)
+    resident += people * sides * rank * (2 * _HALF + (0 if course.offload else (4 + more) * _FULL))
     if course.merged:
         dense = 5 * rank * sides > layers
         resident += layers * _HALF * (1 + people * (2 if dense else 1))

@@ -45,7 +45,7 @@ def write_prepared(prepared: PreparedSet, folder: Path) -> None:
         save_png(folder / f"{number:04d}.crop.png", item.crop.pixels)
         save_png(folder / f"{number:04d}.original.png", item.original.pixels)
         for name in _FACE_ARRAYS:
-            values = getattr(item.face, name)
+            values = getattr(item.face, name, None)
             if values is not None:
                 arrays[f"{number:04d}.{name}"] = np.ascontiguousarray(values, np.float32)
     files.write_bytes(folder / _ARRAYS, safetensors.numpy.save(arrays))
@@ -90,9 +90,10 @@ def _index(prepared: PreparedSet) -> dict[str, Any]:
         "photos": [
             {
                 "name": item.name,
-                "box": asdict(item.face.box),
-                "score": item.face.score,
+                "box": asdict(item.face.box) if item.face else None,
+                "score": item.face.score if item.face else None,
                 "scores": asdict(item.scores),
+                "caption": item.caption,
             }
             for item in prepared.photos
         ],
@@ -101,14 +102,17 @@ def _index(prepared: PreparedSet) -> dict[str, Any]:
 
 def _photo(folder: Path, number: int, entry: dict[str, Any], arrays: dict[str, Any]) -> PreparedPhoto:
     found = {name: arrays.get(f"{number:04d}.{name}") for name in _FACE_ARRAYS}
-    landmarks = arrays[f"{number:04d}.landmarks"]
-    face = Face(box=Box(**entry["box"]), score=entry["score"], **{**found, "landmarks": landmarks})
+    face = None
+    if entry["box"] is not None:
+        landmarks = arrays[f"{number:04d}.landmarks"]
+        face = Face(box=Box(**entry["box"]), score=entry["score"], **{**found, "landmarks": landmarks})
     return PreparedPhoto(
         name=entry["name"],
         original=load_photo(folder / f"{number:04d}.original.png"),
         crop=load_photo(folder / f"{number:04d}.crop.png"),
         face=face,
         scores=PhotoScores(**entry["scores"]),
+        caption=entry.get("caption", ""),
     )
 
 

@@ -233,7 +233,7 @@ def _shrunk(photo: Photo) -> Photo:
 
 
 def _median(photos: Sequence[PreparedPhoto]) -> Floats:
-    return median_embedding(np.stack([item.face.embedding for item in photos if item.face.embedding is not None]))
+    return median_embedding(np.stack([known for item in photos if (known := item.own_face.embedding) is not None]))
 
 
 def _with_reference(pairs: Sequence[tuple[Candidate, Verdict]], reference: Candidate) -> tuple[Verdict, ...]:

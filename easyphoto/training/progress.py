@@ -56,13 +56,14 @@ class Clock:
 
 
 class Reporter:
-    """Writes events."""
+    """Writes events, from any thread."""
 
     def __init__(self, path: Path, out: TextIO | None = None) -> None:
         self._path = path
         self._out = out or sys.stdout
         self._began = time.perf_counter()
         self._last: dict[str, float] = {}
+        self._writing = threading.Lock()
         self.device = "cpu"
         self.clock = Clock(0, 0)
 
@@ -79,10 +80,11 @@ class Reporter:
         """
         event = Event(kind=kind, seconds=round(self.seconds, 2), memory_mb=memory_mb(self.device), **fields)
         line = event.line() + "\n"
-        self._out.write(line)
-        self._out.flush()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with self._writing:
+            self._out.write(line)
+            self._out.flush()
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def progress(self, stage: str, step: int, total: int, **fields: Any) -> None:  # noqa: ANN401 (the fields of Event)
         """Say how far a stage is, unless that was said just now."""

@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from easyphoto.imaging import color, geometry, masks, mesh
 from easyphoto.imaging.head import head_turn
 from easyphoto.imaging.skin import unlike_skin
-from easyphoto.records import Face, Floats, Photo
+from easyphoto.records import Face, Floats, Photo, Pixels
 
 _SIDE = 112
 """Side in px at which every face is measured, so that scores compare between photos."""
 _ROOM = 1.15
 """Side of the measured square in longer sides of the face."""
+_WHOLE_SIDE = 512
+"""Shorter side in px at which whole pictures are measured."""
+_TILES = 4
+_LEAST_EDGE = 10.0
+"""Levels that the strongest edge of a part must have; a part without one, such as a sky, says nothing."""
 _REBLUR = 9
 """Length in px of the blur that a sharp edge is compared with (Crete et al. 2007 take the same)."""
 
@@ -98,6 +103,24 @@ def sharpness(photo: Photo, face: Face) -> float:
     grey = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     where = _inner(face, grey.shape) > 0.5
     return 1.0 - max(_blur(grey, where), _blur(grey.T, where.T))
+
+
+def picture_sharpness(pixels: Pixels) -> float:
+    """0-1: the same measure for a whole picture, at 512 px: that of its sharpest sixteenth that shows anything at all.
+
+    A background out of focus is meant; a picture that is sharp nowhere is not.
+    """
+    height, width = pixels.shape[:2]
+    scale = min(1.0, _WHOLE_SIDE / min(height, width))
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    size = max(_TILES, round(width * scale)), max(_TILES, round(height * scale))
+    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    tiles = [tile for row in np.array_split(grey, _TILES, axis=0) for tile in np.array_split(row, _TILES, axis=1)]
+    edges = [min(float(np.abs(np.diff(each, axis=1)).max()) for each in (tile, tile.T)) for tile in tiles]
+    shown = [tile for tile, edge in zip(tiles, edges) if edge >= _LEAST_EDGE]
+    whole = [np.ones(tile.shape, np.bool_) for tile in shown]
+    found = [1.0 - max(_blur(tile, where), _blur(tile.T, where.T)) for tile, where in zip(shown, whole)]
+    return max(found, default=0.0)
 
 
 def _blur(grey: Floats, where: NDArray[np.bool_]) -> float:

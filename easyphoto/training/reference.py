@@ -53,7 +53,7 @@ def choose_reference(
         crop_ratio: Side of a trial in face sizes.
     """
     order = sorted(range(len(photos)), key=lambda index: likeness(photos[index].scores), reverse=True)
-    candidates = [index for index in order if photos[index].face.mesh is not None][:_TRIED]
+    candidates = [index for index in order if photos[index].own_face.mesh is not None][:_TRIED]
     trials = _trials(person, templates, tools, crop_ratio) if len(candidates) > 1 else ()
     if not trials:
         return order[0]
@@ -73,19 +73,19 @@ def _distance(photo: PreparedPhoto, person: Floats, trials: Sequence[Trial], too
     """Mean over the trials of the fused faces' distance to the person."""
     apart = []
     for trial in trials:
-        fused = tools.fuser.fuse(photo.crop, photo.face, trial.photo, trial.face)
-        apart.append(_apart(tools, fused, tools.fuser.fused_face(photo.face, trial.face), person))
+        fused = tools.fuser.fuse(photo.crop, photo.own_face, trial.photo, trial.face)
+        apart.append(_apart(tools, fused, tools.fuser.fused_face(photo.own_face, trial.face), person))
     return float(np.mean(apart))
 
 
 def _flaws(photo: PreparedPhoto) -> float:
     """What eyes do not forgive, in units of identity distance."""
-    return _hidden(photo) + _strain(photo.face)
+    return _hidden(photo) + _strain(photo.own_face)
 
 
 def _hidden(photo: PreparedPhoto) -> float:
     """0-1: how much of the worst half of the face does not look like skin; a beard has it in every photo alike."""
-    cover = face_quality(photo.crop, photo.face).cover
+    cover = face_quality(photo.crop, photo.own_face).cover
     return cover.half if cover else 0.0
 
 

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easyphoto.engine.models import Models, load_models, resolve_device
 from easyphoto.errors import Cancelled, JobFailed, SpecError
 from easyphoto.faces.tools import FaceTools
-from easyphoto.files import write_bytes, write_text
-from easyphoto.records import PreparedSet
+from easyphoto.files import write_text
+from easyphoto.records import PreparedSet, TrainKind
 from easyphoto.specs import CheckpointScore, TrainResult, TrainSpec
 from easyphoto.store.codec import dumps, from_json
-from easyphoto.store.lora_file import LoraFile, read_lora, serialize, write_lora
+from easyphoto.store.lora_file import LoraFile, read_lora, write_lora
 from easyphoto.store.lora_meta import TrainingFacts, kohya_metadata, with_hashes
+from easyphoto.training import precompile
+from easyphoto.training.captions import prompts_of
 from easyphoto.training.dataset import cache_latents
 from easyphoto.training.draws import Learner
 from easyphoto.training.ensemble import Choice, best_picture, choose
 from easyphoto.training.job import JobFolder
+from easyphoto.training.launch import usable_cores
+from easyphoto.training.look import look_path, newest_look, take_look, wants_looks
 from easyphoto.training.lora import LoraNetwork
-from easyphoto.training.memory import gpu_memory_gib, placed
+from easyphoto.training.memory import gpu_memory_gib, placed, wake
 from easyphoto.training.planner import choose as choose_course
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.progress import Clock, Reporter, Stop
+from easyphoto.training.saving import StateWriter
+from easyphoto.training.team import ALONE, Team, check_team, joined
 from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, checkpoint_steps, fit
 from easyphoto.training.validation import Judge, JudgeHooks, make_judge
 
@@ -36,8 +44,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_job(job: JobFolder, reporter: Reporter, stop: Stop) -> TrainResult:
+def run_job(job: JobFolder, reporter: Reporter, stop: Stop, team: Team = ALONE) -> TrainResult:
     """Train, judge, merge, and write the result last.
+
+    Args:
+        job: What, and where to.
+        reporter: Tells how far it is.
+        stop: Asked before every step.
+        team: What this process is the first of.
 
     Raises:
         Cancelled: `stop` was asked; what has been learnt is kept for resuming.
@@ -46,18 +60,46 @@ def run_job(job: JobFolder, reporter: Reporter, stop: Stop) -> TrainResult:
     spec, order = job.read_spec(), job.read_order()
     began = time.time()
     reporter.say("started", stage="loading", message=f"training {spec.person!r}")
-    prepared = read_prepared(job.prepared)
-    models = load_training_models(spec)
-    reporter.device = models.device
-    work = _Work(job=job, spec=spec, reporter=reporter, stop=stop)
-    judge = work.make_judge(models, prepared, order.templates)
-    training = work.begin(models, prepared, judge)
+    with precompile.start(spec.family, spec.data.size, spec.device, usable_cores()) as compiling:
+        wake(spec.device)
+        prepared = read_prepared(job.prepared)
+        reporter.progress("loading", 0, 1)
+        models = load_training_models(spec)
+        check_team(spec.optim, team.size, models.device)
+        reporter.device = models.device
+        reporter.progress("loading", 1, 1)
+        states = StateWriter(job.state, lent=not models.device.startswith("cuda"))
+        work = _Work(job=job, spec=spec, reporter=reporter, stop=stop, states=states, team=team)
+        judge = work.make_judge(models, prepared, order.templates)
+        training = work.begin(models, prepared, judge)
+        if compiling.children:
+            reporter.progress("compiling", 0, 1)
+            compiling.wait()
     try:
         training.network.attach()
         choice = work.train(training, judge)
     finally:
         training.network.detach()
     return work.finish(training, choice, began)
+
+
+def run_mate(job: JobFolder, rank: int, size: int) -> None:
+    """Take every step of a training that another process judges and saves."""
+    spec = job.read_spec()
+    device = resolve_device(spec.device)
+    if device.startswith("cuda"):
+        device = f"cuda:{rank}"
+    with joined(rank, size, device) as team, Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        models = load_training_models(replace(spec, device=device))
+        states, reporter = StateWriter(job.state, lent=True), Reporter(Path(os.devnull), nowhere)
+        # It ends with the first process, and asks nobody else whether to go on.
+        stop = Stop(job.root / "never")
+        work = _Work(job=job, spec=spec, reporter=reporter, stop=stop, states=states, team=team)
+        training = work.begin(models, read_prepared(job.prepared), None)
+        training.network.attach()
+        while training.step < training.total:
+            training.update()
+        training.flush()
 
 
 def load_training_models(spec: TrainSpec) -> Models:
@@ -111,6 +153,8 @@ class _Work:
     spec: TrainSpec
     reporter: Reporter
     stop: Stop
+    states: StateWriter
+    team: Team
 
     def check(self) -> None:
         """Raise Cancelled once somebody asked to stop."""
@@ -119,7 +163,7 @@ class _Work:
 
     def make_judge(self, models: Models, prepared: PreparedSet, templates: tuple[Path, ...]) -> Judge | None:
         """Prepare the validation templates; None where validation is turned off or nothing can be rendered."""
-        if not self.spec.validate.every:
+        if not self.spec.validate.every or self.spec.kind is not TrainKind.PERSON:
             return None
         self.reporter.progress("looking at templates", 0, 1)
         judge = make_judge(models, FaceTools(), prepared.embedding, self.spec, templates)
@@ -138,17 +182,24 @@ class _Work:
         with placed(models, [models.vae]):
             cache = cache_latents(models, prepared, spec, on_photo)
         rungs = choose_course(spec, gpu_memory_gib(models.device))
+        if self.team.size > 1:
+            # One that computed a step twice would have the others wait for a sum that never comes.
+            rungs = rungs[:1]
         network = LoraNetwork(models, spec.lora, (spec.seed,), rungs[0].merged)
         network.settle(training_dtype(models.device))
-        learners = (Learner(cache=cache, spec=spec),)
-        training = Training(models, network, learners, rungs, lambda message: reporter.say("log", message=message))
+        learners = (Learner(cache=cache, spec=spec, captions=tuple(photo.caption for photo in prepared.photos)),)
+
+        def say(message: str) -> None:
+            reporter.say("log", message=message)
+
+        training = Training(models, network, learners, rungs, say, self.team)
         if self.job.state.exists():
             training.load_state_dict(read_lora(self.job.state).tensors)
             reporter.say("log", message=f"going on after step {training.step} of {training.total}")
         left = training.total - training.step
         steps = checkpoint_steps(training.total, checkpoint_every(spec, training.total))
         judgements = sum(step > training.step for step in steps) + 1
-        reporter.clock = Clock(left, judgements * judge.templates if judge else 0)
+        reporter.clock = Clock(left, judgements * (judge.templates if judge else int(wants_looks(spec))))
         return training
 
     def train(self, training: Training, judge: Judge | None) -> Choice:
@@ -158,9 +209,11 @@ class _Work:
 
         def after_step(step: int, loss: float) -> None:
             now = time.perf_counter()
+            if judge and training.models.device.startswith("cuda") and not training.course.offload:
+                judge.fetch()
             self.reporter.clock.tick("step", now - clock[0])
             clock[0] = now
-            rate = self.spec.optim.learning_rate
+            rate = self.spec.optim.learning_rate * training.pace
             self.reporter.progress("training", step, training.total, loss=round(loss, 6), rate=rate)
 
         def checkpoint(training: Training) -> None:
@@ -172,43 +225,61 @@ class _Work:
             fit(training, checkpoint_every(self.spec, training.total), hooks)
         except Cancelled:
             self._save_state(training)
+            self.states.wait()
             raise
         except JobFailed as error:
+            self.states.wait()
             if not scores:
                 raise
             self.reporter.say("log", message=f"{error}; the checkpoints until then are kept")
+        self.states.wait()
         return self._settle(training, judge, scores)
 
     def finish(self, training: Training, choice: Choice, began: float) -> TrainResult:
         """Write the LoRA with its metadata and, last, the result."""
         facts = TrainingFacts(
-            steps=training.step, photos=training.photos, started=began, finished=time.time(), merged_steps=choice.steps
-        )
+            steps=training.step, photos=training.photos, started=began, finished=time.time(), merged_steps=choice.steps,
+            captions=training.learners[0].captions,
+        )  # fmt: skip
         write_lora(self.job.lora, with_hashes(choice.file.tensors, kohya_metadata(self.spec, facts)))
         result = TrainResult(
             lora=self.job.lora, steps=training.step, photos=training.photos, checkpoints=choice.checkpoints,
-            chosen=choice.chosen, face_id_picture=best_picture(choice.checkpoints), seconds=round(self.reporter.seconds, 2),
+            chosen=choice.chosen, seconds=round(self.reporter.seconds, 2),
+            face_id_picture=best_picture(choice.checkpoints) or newest_look(self.job.validation, training.step),
             losses=tuple(training.losses),
         )  # fmt: skip
         write_text(self.job.result, dumps(result))
-        # Three times the LoRA in full precision, and of no use any more.
-        self.job.state.unlink(missing_ok=True)
+        self.states.drop()
         return result
 
     def _checkpoint(self, training: Training, judge: Judge | None, scores: list[CheckpointScore]) -> None:
-        """Save the LoRA, judge it, then save the state: a kill before the end of this repeats the steps since the last one."""
+        """Save the LoRA, judge it, then save the state: a kill before that is written repeats the steps since the last one."""
         step, path = training.step, self.job.checkpoint(training.step)
-        write_lora(path, LoraFile(tensors=training.network.state_dict()))
-        if judge:
-            with training.network.fused():
-                score = self._judge(training, judge, step, merged=False)
-            scores.append(score)
-            write_text(self.job.scores, dumps(tuple(scores)))
-        judged = scores[-1].score if judge else None
-        self.reporter.say("checkpoint", stage="training", step=step, total=training.total, path=str(path), score=judged)
-        self._save_state(training)
+        with training.averaged():
+            file = LoraFile(tensors=training.network.state_dict())
+            scored = self._judge(training, judge, step, merged=False) if judge else None
+            if not judge and wants_looks(self.spec):
+                self._look(training)
 
-    def _judge(self, training: Training, judge: Judge, step: int, merged: bool) -> CheckpointScore:
+        def conclude() -> None:
+            write_lora(path, file)
+            if scored:
+                scores.append(scored())
+                write_text(self.job.scores, dumps(tuple(scores)))
+            judged = scores[-1].score if scored else None
+            self.reporter.say("checkpoint", stage="training", step=step, total=training.total, path=str(path), score=judged)
+
+        # After the last step without a judge the training ends at once: nothing is left that could be taken up.
+        if judge or step < training.total:
+            self.states.write(training.state_dict(), conclude)
+        else:
+            conclude()
+        if not training.models.device.startswith("cuda"):
+            # What else would be computed meanwhile needs the same processor.
+            self.states.wait()
+
+    def _judge(self, training: Training, judge: Judge, step: int, merged: bool) -> Callable[[], CheckpointScore]:
+        """Render the templates; whoever calls what is returned, once and from any thread, has the pictures scored."""
         stage = "merging" if merged else "validating"
         self.reporter.progress(stage, 0, judge.templates)
 
@@ -219,24 +290,39 @@ class _Work:
 
         hooks = JudgeHooks(before_step=self.check, after_picture=after_picture)
         with placed(training.models, training.waiting):
-            return judge.judge(self.job.validation, step, merged, hooks)
+            painted = judge.paint_together(training.network, hooks)
+            if painted is None:
+                with training.network.fused():
+                    score = judge.judge(self.job.validation, step, merged, hooks)
+        self.reporter.progress(stage, judge.templates, judge.templates)
+        return lambda: score if painted is None else judge.score(painted, self.job.validation, step, merged, hooks)
+
+    def _look(self, training: Training) -> None:
+        """Render a checkpoint of a scene by its own words."""
+        path, began = look_path(self.job.validation, training.step), time.perf_counter()
+        prompt = prompts_of(self.spec, training.learners[0].captions)[0]
+        with placed(training.models, training.waiting), training.network.fused():
+            take_look(training.models, self.spec, prompt, path, self.check)
+        self.reporter.clock.tick("rendering", time.perf_counter() - began)
+        left = round(self.reporter.clock.seconds_left, 1)
+        self.reporter.say("sample", stage="validating", step=training.step, path=str(path), seconds_left=left)
 
     def _settle(self, training: Training, judge: Judge | None, scores: list[CheckpointScore]) -> Choice:
         if judge is None:
-            file = LoraFile(tensors=training.network.state_dict())
+            with training.averaged():
+                file = LoraFile(tensors=training.network.state_dict())
             return Choice(file=file, checkpoints=(), chosen=-1, steps=(training.step,))
 
         def judge_merge(file: LoraFile, step: int) -> CheckpointScore:
             training.network.load_state_dict(file.tensors)
-            with training.network.fused():
-                score = self._judge(training, judge, step, merged=True)
+            score = self._judge(training, judge, step, merged=True)()
             self.reporter.say("merged", stage="merging", step=step, score=score.score)
             return score
 
         return choose(scores, self.spec.validate.merge_best, lambda step: read_lora(self.job.checkpoint(step)), judge_merge)
 
     def _save_state(self, training: Training) -> None:
-        write_bytes(self.job.state, serialize(training.state_dict(), {}))
+        self.states.write(training.state_dict())
 
     def _scores(self) -> list[CheckpointScore]:
         if not self.job.scores.exists():

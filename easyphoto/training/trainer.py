@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easyphoto.engine.models import Models
-from easyphoto.engine.text import TextStates, added_conditions, encode_tokens, tokenize
+from easyphoto.engine.text import TextStates, added_conditions
 from easyphoto.errors import JobFailed, SpecError
 from easyphoto.specs import TrainSpec
 from easyphoto.store.lora_file import Array
 from easyphoto.training.device_steps import DeviceSteps
 from easyphoto.training.draws import Dealer, Draw, Learner
+from easyphoto.training.focus import snr_weights
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.memory import is_out_of_memory, set_aside, waiting_parts
-from easyphoto.training.optimizer import Optimizer
+from easyphoto.training.optimizer import Extras, Optimizer
+from easyphoto.training.pace import is_steady, newest_share, pace
 from easyphoto.training.planner import Course, least
+from easyphoto.training.team import ALONE, Team
+from easyphoto.training.words import Captions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +50,7 @@ class Training:
 
     def __init__(
         self, models: Models, network: LoraNetwork, learners: Sequence[Learner], rungs: Sequence[Course] = (Course(),),
-        say: Callable[[str], None] = logger.warning,
+        say: Callable[[str], None] = logger.warning, team: Team = ALONE,
     ) -> None:  # fmt: skip
         """Prepare the first step.
 
@@ -55,6 +60,7 @@ class Training:
             learners: Who is trained; all with the same rank, rates, batch and size.
             rungs: How, and what to fall back on where memory runs out.
             say: Told when it does.
+            team: The processes that this training is shared by, if it is.
         """
         import torch
         from diffusers import DDPMScheduler
@@ -69,19 +75,16 @@ class Training:
         self._schedule = DDPMScheduler.from_config(config)
         self._kept: Tensor = self._schedule.alphas_cumprod.to(models.device)
         self._dealer = Dealer(learners, len(self._kept))
-        self._rungs, self._say = tuple(rungs), say
+        self._rungs, self._say, self._team = tuple(rungs), say, team
         network.follow(self.course)
-        self._tokens = tokenize(models, [learner.spec.data.caption for learner in learners])
-        self._states: TextStates | None = None
-        if not self._trains_text:
-            with torch.no_grad():
-                self._states = self._encode_at_home()
+        self._captions = Captions(models, learners, frozen=not self._trains_text)
         blocks = network.blocks if self._trains_text else network.blocks[:1]
         optim = self.spec.optim
         self._blocks = blocks
         self.optimizer = Optimizer(
-            blocks, (optim.learning_rate, optim.text_learning_rate), optim.max_grad_norm, models.dtype == torch.float16
-        )
+            blocks, (optim.learning_rate, optim.text_learning_rate), optim.max_grad_norm, models.dtype == torch.float16,
+            Extras(ups=optim.loraplus_ratio, paced=not is_steady(optim), averaged=optim.ema > 0),
+        )  # fmt: skip
         self._device = self._device_steps()
 
     @property
@@ -98,6 +101,16 @@ class Training:
     def losses(self) -> list[float]:
         """The loss of every step that has ended; the mean over several people."""
         return [float(np.mean(people)) for people in self.history]
+
+    @property
+    def pace(self) -> float:
+        """The share of the learning rates that the next step learns at."""
+        return pace(self.spec.optim, self.step, self.total)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Have the factors that are kept in place: their running averages, where the recipe wants those."""
+        self.flush()
+        return self.optimizer.averaged()
 
     @property
     def photos(self) -> int:
@@ -151,7 +164,8 @@ class Training:
         return DeviceSteps(run=self._whole_step, graphed=self.course.graphed)
 
     def _advance(self) -> float:
-        self._draw = self._dealer.deal(self.step)
+        self._draw = self._team.part(self._dealer.deal(self.step))
+        self.optimizer.begin(self.pace, newest_share(self.spec.optim, self.step))
         if self._device is None:
             self._note([self._whole_step().tolist()])
             self.step += 1
@@ -229,6 +243,7 @@ class Training:
             total += losses.detach()
             for block in self._blocks:
                 block.collect(first=number == 0)
+        self._team.add_up([total, *(block.grad for block in self._blocks)])
         self.optimizer.step(total)
         return torch.cat([total, self.optimizer.broken[None].to(total.device)])
 
@@ -245,53 +260,32 @@ class Training:
         noisy, target = kept.sqrt() * latents + (1 - kept).sqrt() * flat.noise, flat.noise
         if self._schedule.config.prediction_type == "v_prediction":
             target = kept.sqrt() * flat.noise - (1 - kept).sqrt() * latents
-        words = self._words()
+        words = self._captions.read(flat.rows)
         predicted = self.models.unet(
             noisy.to(self.models.dtype).contiguous(memory_format=torch.channels_last), flat.times,
-            encoder_hidden_states=words.states, added_cond_kwargs=self._added(words, draw.rows.shape[1]), return_dict=False,
+            encoder_hidden_states=words.states, added_cond_kwargs=self._added(words, len(flat.rows)), return_dict=False,
         )[0]  # fmt: skip
-        errors = (predicted.float() - target).square().mean(dim=(1, 2, 3)) * self._weights(flat.times)
+        squares = (predicted.float() - target).square()
+        if self._dealer.weight is not None:
+            squares = squares * self._dealer.weight[flat.rows]
+        errors = squares.mean(dim=(1, 2, 3))
+        if self.spec.optim.snr_gamma is not None:
+            velocity = self._schedule.config.prediction_type == "v_prediction"
+            errors = errors * snr_weights(kept.flatten(), self.spec.optim.snr_gamma, velocity)
         mean: Tensor = errors.view(draw.rows.shape).mean(1)
         return mean
-
-    def _encode_at_home(self) -> TextStates:
-        """The captions, encoded where the text encoders lie: a GPU that has no room for them needs none."""
-        tokens = [part.to(encoder.device) for part, encoder in zip(self._tokens, self.models.text_encoders)]
-        found, device = encode_tokens(self.models, tokens), self.models.device
-        return TextStates(states=found.states.to(device), pooled=None if found.pooled is None else found.pooled.to(device))
-
-    def _words(self) -> TextStates:
-        """One row a person: kept where the text encoders are frozen, else encoded in every step."""
-        if self._states is None:
-            return encode_tokens(self.models, self._tokens)
-        # Another object every time: what is computed from it is remembered by it, and the factors have changed.
-        states, pooled = self._states.states, self._states.pooled
-        return TextStates(states=states.view(states.shape), pooled=pooled)
 
     def _added(self, words: TextStates, pictures: int) -> dict[str, Any] | None:
         if words.pooled is None:
             return None
         side = self.spec.data.size
-        pooled = words.pooled.repeat_interleave(pictures, dim=0)
+        pooled = words.pooled.repeat_interleave(pictures // len(words), dim=0)
         if self._sizes is None:
             self._sizes = (added_conditions(self.models, words, (side, side)) or {})["time_ids"][:1]
         return {"text_embeds": pooled, "time_ids": self._sizes.expand(len(pooled), -1)}
 
     _sizes: Any = None
     _draw: Draw | None = None
-
-    def _weights(self, times: Tensor) -> Tensor:
-        """(batch,) Min-SNR weights (arXiv 2303.09556, section 3.4), or ones."""
-        import torch
-
-        gamma = self.spec.optim.snr_gamma
-        if gamma is None:
-            return torch.ones(len(times), device=times.device)
-        ratio = self._kept[times] / (1 - self._kept[times])
-        clipped = ratio.clamp(max=gamma)
-        if self._schedule.config.prediction_type == "v_prediction":
-            return clipped / (ratio + 1)
-        return clipped / ratio
 
 
 def fit(training: Training, every: int, hooks: Hooks) -> None:

@@ -1,4 +1,4 @@
-"""The worker process: `python -m easyphoto.training.worker JOB_FOLDER [--watch-parent]`.
+"""The worker process: `python -m easyphoto.training.worker JOB_FOLDER [--watch-parent] [--gpus N]`.
 
 It reads spec, order and prepared photos from the folder, says what it does in events, and leaves result.json. Killed at
 any moment, it goes on from its last checkpoint when it is started on the same folder again, to the same result. A lock in
@@ -15,16 +15,20 @@ import sys
 import threading
 from pathlib import Path
 
+from easyphoto.engine.models import resolve_device
 from easyphoto.errors import Cancelled, EasyPhotoError, JobFailed
 from easyphoto.files import storage_error
+from easyphoto.settings import step_back
+from easyphoto.specs import TrainResult
 from easyphoto.store.locks import waiting_lock
 from easyphoto.training.job import JobFolder
 from easyphoto.training.progress import Reporter, Stop
-from easyphoto.training.run import run_job
+from easyphoto.training.run import run_job, run_mate
+from easyphoto.training.team import gathered, joined, leave
 
 logger = logging.getLogger(__name__)
 
-_NICENESS = 9
+_NICENESS = 5
 """Behind the queue's process, which other jobs and a server wait for: a training takes minutes in any case."""
 
 
@@ -32,20 +36,51 @@ def main(arguments: list[str]) -> int:
     """Run one job; returns the exit status of the error tree."""
     job = JobFolder(Path(arguments[0]).absolute())
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+    step_back(_NICENESS)
+    if "--mate" in arguments[1:]:
+        return _mate(job)
     stop = Stop(job.cancel)
     signal.signal(signal.SIGTERM, stop.ask)
     signal.signal(signal.SIGINT, stop.ask)
     if "--watch-parent" in arguments[1:]:
         threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
-    reporter = Reporter(job.events)
+    reporter, team = Reporter(job.events), _team_size(arguments)
     try:
         with waiting_lock(job.lock, f"the training in {job.root.name}"):
-            result = job.read_result() if job.result.exists() else run_job(job, reporter, stop)
+            result = job.read_result() if job.result.exists() else _run(job, reporter, stop, team)
         reporter.say("done", stage="done", step=result.steps, total=result.steps, path=str(result.lora), seconds_left=0.0)
     except BaseException as error:  # noqa: BLE001 (the process ends here, and its parent must hear why)
         return _report(reporter, job, error)
+    return 0
+
+
+def _run(job: JobFolder, reporter: Reporter, stop: Stop, size: int) -> TrainResult:
+    """Run the job, with as many mates as were asked for."""
+
+    def on_loss() -> None:
+        # Nobody can call this process back from the sum that it waits for.
+        os._exit(_report(reporter, job, JobFailed(f"one of the {size} processes of the training ended; see {job.log}")))
+
+    device = job.read_spec().device
+    with gathered(job.root, size, on_loss), joined(0, size, resolve_device(device) if size > 1 else device) as team:
+        return run_job(job, reporter, stop, team)
+
+
+def _team_size(arguments: list[str]) -> int:
+    return int(arguments[arguments.index("--gpus") + 1]) if "--gpus" in arguments else 1
+
+
+def _mate(job: JobFolder) -> int:
+    """Be another process's mate, as long as that lives."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1024):
+                pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    run_mate(job, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     return 0
 
 
@@ -83,4 +118,7 @@ def _known(job: JobFolder, error: BaseException) -> EasyPhotoError:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if {"--gpus", "--mate"} & set(sys.argv):
+        leave(status)
+    sys.exit(status)

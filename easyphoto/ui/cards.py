@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from easyphoto.records import Reason, Verdict
+from easyphoto.records import Reason, TrainKind, Verdict
 from easyphoto.specs import Person
+from easyphoto.store.paths import lora_name
 from easyphoto.store.templates import Template
 from easyphoto.ui import markup
 from easyphoto.ui.history import Entry
@@ -92,11 +93,23 @@ def people(everybody: Sequence[Person], chosen: str, sizes: Mapping[str, int], s
 
 def _person(person: Person, size: int, shown: Shown) -> str:
     near = f"{words('score')} <b>{person.score:.3f}</b>" if person.score is not None else words("not judged")
+    if person.kind is not TrainKind.PERSON:
+        return _scene(person, size, shown)
     return (
         f"{image(shown(person.reference, 160), person.name)}<span class='easyphoto-words'><b>{said(person.name)}</b>"
         f"<small>{near} &middot; {words(f'{person.photos} photos')}</small>"
         f"<small>{said(markup.day(person.created))} &middot; {said(markup.megabytes(size))}</small>"
         f"<small class='easyphoto-file'>{said(person.lora.name)}</small></span>"
+    )
+
+
+def _scene(scene: Person, size: int, shown: Shown) -> str:
+    """What a scene looks like, and what calls it up in a prompt."""
+    return (
+        f"{image(shown(scene.face_id_picture, 160), scene.name)}<span class='easyphoto-words'><b>{said(scene.name)}</b>"
+        f"<small>{words(f'{scene.photos} photos')} &middot; {said(markup.megabytes(size))}</small>"
+        f"<small>{said(scene.prompt)}</small>"
+        f"<small class='easyphoto-file'>{said(f'<lora:{lora_name(scene.name)}:0.8>')}</small></span>"
     )
 
 

@@ -19,6 +19,9 @@ CLAY = {
     "c600": "#b5532a", "c700": "#954422", "c800": "#78381f", "c900": "#62301d", "c950": "#35170b",
 }  # fmt: skip
 """The accent of all our pages, light to dark."""
+_PAUSE = 0.05
+"""Seconds between two looks of Gradio's queue at itself, as long as up to Gradio 4. Gradio 6 looks a thousand times a second,
+twice, which costs the server 5 % of a core and every other thread its turns; our events take no place in that queue."""
 Part = Any
 """A component; Gradio has no type for it that all versions share."""
 
@@ -55,6 +58,12 @@ def served(dress: Dress) -> dict[str, Any]:
     """What `launch` and `mount_gradio_app` want to hear of the dress."""
     plain = {"run_history": False, "ssr_mode": False, "footer_links": []}
     return {"theme": theme(), "css": dress.css, **plain} if MAJOR >= 6 else {}
+
+
+def calm(page: Part) -> None:
+    """Let a served page's queue rest while nothing is in it."""
+    page._queue.sleep_when_free = _PAUSE
+    page._queue.progress_update_sleep_when_free = _PAUSE
 
 
 def run_script(page: Part, script: str) -> None:

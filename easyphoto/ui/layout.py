@@ -61,13 +61,13 @@ class Controls:
         with gr.Accordion(group.title, open=False, elem_id=elem_id(f"{tab}_{_slug(group.title)}_group")):
             self.knobs(tab, group.knobs, values)
 
-    def knobs(self, tab: str, knobs: Sequence[Knob], values: Mapping[str, Value]) -> None:
+    def knobs(self, tab: str, knobs: Sequence[Knob], values: Mapping[str, Value], visible: bool = True) -> None:
         """Some settings, two in a row."""
         for start in range(0, len(knobs), 2):
             with gr.Row():
                 for knob in knobs[start : start + 2]:
                     name = f"{tab}_{knob.name}"
-                    self.keep(name, _knob(knob, elem_id(name), values[knob.name]))
+                    self.keep(name, _knob(knob, elem_id(name), values[knob.name], visible))
 
     def on(self, event: Callable[..., Any], call: Handler, inputs: Iterable[str], outputs: Sequence[str]) -> None:
         """Let an event call a handler with some controls' values, and change others by what it returns."""
@@ -87,12 +87,15 @@ def elem_id(name: str) -> str:
     return f"easyphoto_{name}"
 
 
-def _knob(knob: Knob, identifier: str, value: Value) -> Part:
-    info = {"info": knob.info} if knob.info else {}
+def _knob(knob: Knob, identifier: str, value: Value, visible: bool) -> Part:
+    info: dict[str, Any] = {"info": knob.info} if knob.info else {}
+    info["visible"] = visible
     if knob.shape is Shape.CHECKBOX:
         return gr.Checkbox(label=knob.label, value=bool(value), elem_id=identifier, **info)
     if knob.shape is Shape.NUMBER:
         return gr.Number(label=knob.label, value=value, elem_id=identifier, **info)
+    if knob.shape is Shape.CHOICE:
+        return gr.Dropdown(list(knob.choices), value=str(value), label=knob.label, elem_id=identifier, **info)
     if knob.shape is Shape.TEXT:
         return gr.Textbox(label=knob.label, value=str(value), lines=2, max_lines=6, elem_id=identifier, **info)
     return gr.Slider(knob.low, knob.high, value=value, step=knob.step, label=knob.label, elem_id=identifier, **info)

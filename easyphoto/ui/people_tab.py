@@ -8,7 +8,7 @@ import gradio as gr
 
 from easyphoto.ui import gradio_versions as versions
 from easyphoto.ui.layout import Controls, elem_id
-from easyphoto.ui.people_desk import LIST, PeoplePage
+from easyphoto.ui.people_desk import LIST, SHELVES, PeoplePage
 from easyphoto.ui.tab_desks import Desks
 
 
@@ -24,6 +24,8 @@ def build(controls: Controls) -> None:
     with gr.Tab("People", id="people", elem_id=elem_id("people_tab")) as tab, gr.Row(elem_id=elem_id("people_row")):
         controls.keep("people_tab", tab)
         with gr.Column(scale=7, min_width=380):
+            kind = gr.Radio(list(SHELVES), value="People", label="Show", elem_id=elem_id("people_kind"))
+            controls.keep("people_kind", kind)
             controls.html("people_list")
         with gr.Column(scale=4, min_width=300):
             controls.html("people_notice")
@@ -51,6 +53,7 @@ def wire(controls: Controls, desks: Desks) -> None:
     on, parts, page = controls.on, controls.parts, ("people_page",)
     on(parts["people_refresh"].click, desk.refresh, page, LIST)
     on(parts["people_tab"].select, desk.refresh, page, LIST)
+    on(parts["people_kind"].input, desk.choose_kind, (*page, "people_kind"), LIST)
     on(parts["people_chosen_go"].click, desk.choose, (*page, "people_chosen"), LIST)
     on(parts["people_rename"].click, desk.rename, (*page, "people_name"), LIST)
     on(parts["people_export"].click, desk.export, page, LIST)

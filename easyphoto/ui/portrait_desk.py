@@ -18,7 +18,7 @@ from easyphoto.store.templates import get_template
 from easyphoto.ui import cards, history, panels
 from easyphoto.ui.desk import NOBODY, Change, Page, Values, handler, knob_values, named
 from easyphoto.ui.history import Entry, entries_of
-from easyphoto.ui.knobs import PORTRAIT_KNOBS, portrait_defaults, widened
+from easyphoto.ui.knobs import PORTRAIT_KNOBS, PORTRAIT_SWITCHES, lcm_values, portrait_defaults, widened
 from easyphoto.ui.names import read_list
 from easyphoto.ui.ordering import PortraitForm, form_of, portrait_order
 from easyphoto.ui.story import View
@@ -33,11 +33,14 @@ GALLERY, SINGLE, BATCH = "Template gallery", "Single image", "Batch of images"
 SOURCES = (GALLERY, SINGLE, BATCH)
 PEOPLE = tuple(f"portrait_person_{number}" for number in range(1, MOST_PEOPLE + 1))
 KNOBS = tuple(f"portrait_{knob.name}" for knob in PORTRAIT_KNOBS)
+SWITCHES = tuple(f"portrait_{switch.name}" for switch in PORTRAIT_SWITCHES)
+UPSCALERS = "portrait_super_resolution_way"
 LISTS = ("portrait_notice", *PEOPLE, *KNOBS)
 """What changes when a page is opened, and whenever somebody may have been trained."""
 WAYS = ("portrait_page", "portrait_source", "portrait_chosen", "portrait_upload", "portrait_batch")
 """What says which templates are wanted."""
-FORM = (*WAYS, *PEOPLE, *KNOBS, "portrait_second", "portrait_stages")
+ID_PICTURE = "portrait_id_picture"
+FORM = (*WAYS, *PEOPLE, *KNOBS, *SWITCHES, "portrait_stages", ID_PICTURE)
 FACES = ("portrait_notice", "portrait_faces", *PEOPLE)
 """What changes with the templates."""
 PANEL = (
@@ -46,7 +49,7 @@ PANEL = (
 )  # fmt: skip
 FILLED = (
     "portrait_notice", "portrait_source", "portrait_chosen", "portrait_gallery", "portrait_faces", *PEOPLE, *KNOBS,
-    "portrait_second", "portrait_stages",
+    *SWITCHES, "portrait_stages", ID_PICTURE,
 )  # fmt: skip
 """What changes when a form is filled in anew."""
 CHOSEN = ("portrait_results", "portrait_compare", "portrait_facts", "portrait_strip", "portrait_save")
@@ -121,7 +124,7 @@ class PortraitDesk:
     def refresh(self, values: Values) -> Values:
         """Offer the people that there are now, and the settings of the base model that portraits are made with now."""
         names = [person.name for person in self._studio.people()]
-        found = self._settings(values)
+        found = {**self._settings(values), UPSCALERS: self._upscalers(values.get(UPSCALERS))}
         for number, control in enumerate(PEOPLE):
             now = values.get(control)
             alone = names[0] if number == 0 and len(names) == 1 else NOBODY
@@ -132,6 +135,12 @@ class PortraitDesk:
     def choose_person(self, values: Values) -> Values:
         """Put every control to what the person's family wants."""
         return self._settings(values)
+
+    @handler("portrait", quiet=True)
+    def accelerate(self, values: Values) -> Values:
+        """Put steps, strength and guidance to what LCM wants, or back."""
+        page: PortraitPage = values["portrait_page"]
+        return named("portrait", lcm_values(page.family or self._built_for, bool(values["portrait_lcm"])))
 
     @handler("portrait")
     def choose(self, values: Values) -> Values:
@@ -210,10 +219,15 @@ class PortraitDesk:
         }
         return {
             **shown, **named("portrait", _wide_enough(form.values)),
-            "portrait_second": form.second, "portrait_stages": form.stages,
+            **named("portrait", form.switches), "portrait_stages": form.stages,
+            UPSCALERS: self._upscalers(form.values[UPSCALERS.removeprefix("portrait_")]),
             "portrait_chosen": json.dumps(form.gallery), "portrait_gallery": self.gallery(form.gallery), "portrait_faces": "",
-            "portrait_source": GALLERY,
+            "portrait_source": GALLERY, ID_PICTURE: None,
         }  # fmt: skip
+
+    def _upscalers(self, chosen: object) -> Change:
+        there = self._studio.upscalers()
+        return Change(choices=list(there), value=chosen if chosen in there else there[0])
 
     def _wanted(self, values: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Path, ...]]:
         """Names of the gallery and uploaded files, by the way of giving templates that is chosen."""
@@ -229,7 +243,8 @@ class PortraitDesk:
         people = tuple("" if values[name] in (None, NOBODY) else str(values[name]) for name in PEOPLE)
         return PortraitForm(
             people=people, values=knob_values("portrait", PORTRAIT_KNOBS, values), gallery=names, uploads=uploads,
-            second=bool(values["portrait_second"]), stages=bool(values["portrait_stages"]),
+            switches={switch.name: bool(values[f"portrait_{switch.name}"]) for switch in PORTRAIT_SWITCHES},
+            stages=bool(values["portrait_stages"]), id_picture=next(iter(values.get(ID_PICTURE) or ()), None),
         )  # fmt: skip
 
     def _gallery_path(self, name: str) -> Path:

@@ -10,7 +10,7 @@ import gradio as gr
 from easyphoto.imaging.io import EXTENSIONS
 from easyphoto.ui import gradio_versions as versions
 from easyphoto.ui.desk import NOBODY, Change
-from easyphoto.ui.knobs import PORTRAIT_GROUPS, PORTRAIT_MAIN, portrait_defaults
+from easyphoto.ui.knobs import PORTRAIT_GROUPS, PORTRAIT_MAIN, PORTRAIT_SWITCHES, portrait_defaults
 from easyphoto.ui.layout import Controls, elem_id
 from easyphoto.ui.options import TabOptions
 from easyphoto.ui.portrait_desk import (
@@ -18,11 +18,13 @@ from easyphoto.ui.portrait_desk import (
     FACES,
     FORM,
     GALLERY,
+    ID_PICTURE,
     LISTS,
     PANEL,
     PEOPLE,
     SINGLE,
     SOURCES,
+    UPSCALERS,
     WAYS,
     PortraitDesk,
     PortraitPage,
@@ -73,8 +75,9 @@ def wire(controls: Controls, desks: Desks) -> None:
     on(parts["portrait_generate"].click, _sending(sent, desk, _with_files(desk.generate)), FORM, (*PANEL, *sent))
     on(parts["portrait_stop"].click, _sending(sent, desk, desk.stop), page, (*PANEL, *sent))
     on(parts["portrait_poll"].click, _sending(sent, desk, desk.poll), page, (*PANEL, *sent))
-    on(parts["portrait_refresh"].click, desk.refresh, (*page, *PEOPLE), LISTS)
-    on(parts["portrait_tab"].select, desk.refresh, (*page, *PEOPLE), LISTS)
+    on(parts["portrait_refresh"].click, desk.refresh, (*page, *PEOPLE, UPSCALERS), LISTS)
+    on(parts["portrait_tab"].select, desk.refresh, (*page, *PEOPLE, UPSCALERS), LISTS)
+    on(parts["portrait_lcm"].input, desk.accelerate, (*page, "portrait_lcm"), LISTS)
     on(parts[PEOPLE[0]].input, desk.choose_person, (*page, *PEOPLE), LISTS)
     picked = _sending(sent, desk, desk.choose)
     on(parts["portrait_picked_go"].click, picked, (*page, "portrait_picked"), ("portrait_notice", *CHOSEN, *sent))
@@ -111,13 +114,25 @@ def _settings(controls: Controls, studio: Studio) -> None:
     values = portrait_defaults(studio.family)
     controls.knobs("portrait", PORTRAIT_MAIN.knobs, values)
     with gr.Accordion("Advanced", open=False, elem_id=elem_id("portrait_advanced")):
-        with gr.Row():
-            second = gr.Checkbox(label="Enable second diffusion", value=True, elem_id=elem_id("portrait_second"))
-            controls.keep("portrait_second", second)
-            stages = gr.Checkbox(label="Keep the pictures of every stage", value=True, elem_id=elem_id("portrait_stages"))
-            controls.keep("portrait_stages", stages)
+        _switches(controls)
         for group in PORTRAIT_GROUPS:
             controls.group("portrait", group, values)
+        picture = versions.upload(
+            "Picture for the ID control, in place of the person's reference photo", False, sorted(EXTENSIONS),
+            elem_id=elem_id(ID_PICTURE), height=120,
+        )  # fmt: skip
+        controls.keep(ID_PICTURE, picture)
+
+
+def _switches(controls: Controls) -> None:
+    """Every step that can be left out, two in a row."""
+    boxes = {switch.name: {"label": switch.label, "value": switch.on} for switch in PORTRAIT_SWITCHES}
+    boxes["stages"] = dict(label="Keep the pictures of every stage", value=True)  # noqa: C408 (texts are found by keyword)
+    names = list(boxes)
+    for start in range(0, len(names), 2):
+        with gr.Row():
+            for name in (f"portrait_{one}" for one in names[start : start + 2]):
+                controls.keep(name, gr.Checkbox(elem_id=elem_id(name), **boxes[name.removeprefix("portrait_")]))
 
 
 def _output(controls: Controls) -> None:
@@ -146,7 +161,8 @@ def _with_files(call: Handler) -> Handler:
     """The handler with uploads as paths."""
 
     def called(values: dict[str, Any]) -> dict[str, Any]:
-        found = {name: versions.files(values[name]) for name in ("portrait_upload", "portrait_batch")}
+        uploads = ("portrait_upload", "portrait_batch", ID_PICTURE)
+        found = {name: versions.files(values[name]) for name in uploads if name in values}
         return call({**values, **found})
 
     return called

@@ -49,7 +49,9 @@ def mount(app: Any, studio: Studio, options: TabOptions | None = None, login: Lo
     page = build(studio, options or TabOptions())
     door: dict[str, Any] = {"auth": login.may_enter, "auth_message": login.hint} if login else {}
     limits: dict[str, Any] = {"max_file_size": LARGEST_UPLOAD} if versions.MAJOR >= 4 else {}
-    return gr.mount_gradio_app(app, page, path="/", **door, **limits, **versions.served(dress()))
+    served = gr.mount_gradio_app(app, page, path="/", **door, **limits, **versions.served(dress()))
+    versions.calm(page)
+    return served
 
 
 def own_room(studio: Studio) -> None:

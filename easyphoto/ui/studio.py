@@ -21,8 +21,9 @@ from easyphoto.families import Family
 from easyphoto.imaging.io import load_photo
 from easyphoto.jobs.store import Input, JobQuery, JobStore, NewJob
 from easyphoto.orders import CheckOrder, Order, PortraitOrder, TrainOrder
+from easyphoto.portrait.enlarge import AUTO, ways
 from easyphoto.privacy.erase import Erased, erase_person
-from easyphoto.records import Face, Photo
+from easyphoto.records import Face, Photo, TrainKind
 from easyphoto.specs import Person
 from easyphoto.store.paths import person_id
 from easyphoto.store.templates import Template, list_templates
@@ -63,16 +64,16 @@ class Studio:
         self._families: dict[Path, Family | None] = {}
         self._last: OrderedDict[tuple[str, JobKind], str] = OrderedDict()
         self._clicks = Lock()
-        self._copies: dict[str, set[Path]] = {}
+        self._copies: dict[tuple[TrainKind, str], set[Path]] = {}
 
     @property
     def owner(self) -> str:
         """Whose all this is."""
         return self.app.owner
 
-    def people(self) -> tuple[Person, ...]:
-        """Everybody who was trained, by name."""
-        return self.app.people.list()
+    def people(self, kind: TrainKind = TrainKind.PERSON) -> tuple[Person, ...]:
+        """Everybody who was trained, or every scene or garment, by name."""
+        return self.app.shelf(kind).list()
 
     def templates(self) -> tuple[Template, ...]:
         """The gallery; empty where there is none."""
@@ -107,6 +108,13 @@ class Studio:
         """Of the settings' own base model; SD1.5 where it is none of ours."""
         models = self.models()
         return models[0].family if models else Family.SD15
+
+    def upscalers(self) -> tuple[str, ...]:
+        """Every way of super resolution that there is here, beginning with the choice of the best."""
+        of_engine: tuple[str, ...] = ()
+        with suppress(EasyPhotoError):  # a folder that is gone is told of where a portrait wants it
+            of_engine = self.app.shared.enlargers()
+        return (AUTO, *ways(of_engine))
 
     def faces(self, path: Path) -> tuple[Photo, tuple[Face, ...]]:
         """A picture and the faces in it from left to right; raises PhotoError."""
@@ -144,12 +152,12 @@ class Studio:
         inputs = [Input(name=path.relative_to("inputs").as_posix(), data=folder / path) for path in order.photos]
         return self.submit(replace(order, resume=True), inputs, page)
 
-    def note_copies(self, name: str, files: Iterable[Path]) -> None:
+    def note_copies(self, name: str, files: Iterable[Path], kind: TrainKind = TrainKind.PERSON) -> None:
         """Remember files outside of the home that hold something of a person: uploads, exported parcels."""
         with self._clicks:
-            self._copies.setdefault(person_id(name), set()).update(files)
+            self._copies.setdefault((kind, person_id(name)), set()).update(files)
 
-    def erase(self, name: str, results: bool) -> Erased:
+    def erase(self, name: str, results: bool, kind: TrainKind = TrainKind.PERSON) -> Erased:
         """Remove everything of a person, and the copies that these tabs know of.
 
         Raises:
@@ -157,9 +165,9 @@ class Studio:
             Conflict: A job of theirs does not stop.
             StorageError: Something cannot be removed.
         """
-        erased = erase_person(self.app, self.store, name, results=results)
+        erased = erase_person(self.app, self.store, name, results=results, subject=kind)
         with self._clicks:
-            copies = self._copies.pop(person_id(name), set())
+            copies = self._copies.pop((kind, person_id(name)), set())
         for path in copies:
             for copy in (*twins(path), path):
                 with suppress(OSError):
@@ -234,7 +242,8 @@ class Studio:
         if job.kind is not JobKind.TRAINING or job.state not in (JobState.CANCELLED, JobState.FAILED) or not job.person:
             return False
         with suppress(EasyPhotoError):
-            return find_resumable(self.app.people, job.person) is not None and (self.store.folder(job.id) / "inputs").is_dir()
+            begun = find_resumable(self.app.shelf(job.subject), job.person)
+            return begun is not None and (self.store.folder(job.id) / "inputs").is_dir()
         return False
 
     def _model(self, path: Path) -> BaseModel | None:

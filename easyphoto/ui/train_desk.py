@@ -9,11 +9,13 @@ from typing import Any
 
 from easyphoto.errors import EasyPhotoError, InputError, NotFound
 from easyphoto.imaging.io import EXTENSIONS
-from easyphoto.records import Verdict
+from easyphoto.presets import Preset
+from easyphoto.records import TrainKind, Verdict
+from easyphoto.training.captions import ENDING
 from easyphoto.ui import cards, panels
 from easyphoto.ui.desk import Change, Page, Values, handler, knob_values, named
-from easyphoto.ui.knobs import TRAIN_KNOBS, short_text, train_defaults
-from easyphoto.ui.markup import notice
+from easyphoto.ui.knobs import SCENE_KNOBS, short_text, train_defaults
+from easyphoto.ui.markup import notice, words
 from easyphoto.ui.names import MOST_FILES, file_names, read_list
 from easyphoto.ui.ordering import TrainForm, check_order, train_order
 from easyphoto.ui.story import View
@@ -22,12 +24,25 @@ from easyphoto.ui.thumbs import Thumbs
 from easyphoto.work import JobKind
 
 POLL = "easyphoto_train_poll"
-KNOBS = tuple(f"train_{knob.name}" for knob in TRAIN_KNOBS)
+KNOBS = tuple(f"train_{knob.name}" for knob in SCENE_KNOBS)
 FORM = (
     "train_page", "train_name", "train_model", "train_take", "train_retouch", "train_replace", "train_validation",
-    "train_consent", *KNOBS,
+    "train_consent", "train_kind", "train_preset", "train_prompt", *KNOBS,
 )  # fmt: skip
 """What a training is made of."""
+PRESETS = {"Fast": Preset.FAST, "Balanced": Preset.BALANCED, "Best": Preset.BEST}
+"""As the tab calls them."""
+KINDS = {"Person": TrainKind.PERSON, "Scene": TrainKind.SCENE, "Clothing": TrainKind.CLOTH}
+"""As the tab calls them."""
+HINTS = {
+    TrainKind.PERSON: "<p class='easyphoto-hint'><span>Upload 5 to 20 photos of one person: different days and light, the face "
+    "clear, nothing before it.</span></p>",
+    TrainKind.SCENE: "<p class='easyphoto-hint'><span>Upload 15 to 20 photos of one place, light or style. A text file named "
+    "as its photo (beach.txt for beach.jpg) says what that one shows.</span></p>",
+    TrainKind.CLOTH: "<p class='easyphoto-hint'><span>Upload one photo or more of one garment on a plain or transparent "
+    "background.</span></p>",
+}
+"""What to upload."""
 PHOTOS = ("train_notice", "train_photos", "train_take", "train_checked")
 """What changes with the photos."""
 PANEL = (
@@ -46,6 +61,8 @@ class TrainPage(Page):
         super().__init__()
         self.photos: tuple[Path, ...] = ()
         """Uploaded files."""
+        self.texts: tuple[Path, ...] = ()
+        """Uploaded captions."""
         self.job: str | None = None
         """The training that is shown."""
         self.check: str | None = None
@@ -67,19 +84,20 @@ class TrainDesk:
         """Add photos to those there are."""
         page: TrainPage = values["train_page"]
         fresh = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        if files and not fresh:
+        texts = [path for path in files if path.suffix.lower() == ENDING]
+        if files and not fresh and not texts:
             raise InputError("there is no picture among these files; upload photos (jpg, png, webp, heic ...)")
         photos = tuple(dict.fromkeys((*page.photos, *fresh)))
         if len(photos) > MOST_FILES:
             raise InputError(f"these are {len(photos)} photos; hand in at most {MOST_FILES}, 5 to 20 are enough")
-        page.photos = photos
+        page.photos, page.texts = photos, tuple(dict.fromkeys((*page.texts, *texts)))[-MOST_FILES:]
         return self._photos(page, ())
 
     @handler("train")
     def clear(self, values: Values) -> Values:
         """Let go of all photos."""
         page: TrainPage = values["train_page"]
-        page.photos = ()
+        page.photos = page.texts = ()
         return self._photos(page, ())
 
     @handler("train")
@@ -95,7 +113,7 @@ class TrainDesk:
         """Start a training."""
         page: TrainPage = values["train_page"]
         order, inputs = train_order(self._studio, self._form(values))
-        self._studio.note_copies(order.spec.person, page.photos)
+        self._studio.note_copies(order.spec.person, (*page.photos, *page.texts), order.spec.kind)
         page.job = self._studio.submit(order, inputs, page.token).id
         return self._panel(page)
 
@@ -130,13 +148,32 @@ class TrainDesk:
 
     @handler("train")
     def choose_model(self, values: Values) -> Values:
-        """Put every control to what the base model's family wants."""
-        return named("train", train_defaults(self._studio.model(values["train_model"]).family))
+        """Put every control to what the base model's family, and the kind, want."""
+        return named("train", self._defaults(values))
+
+    @handler("train")
+    def choose_kind(self, values: Values) -> Values:
+        """Show the controls of the kind, as it wants them."""
+        kind = KINDS.get(values["train_kind"], TrainKind.PERSON)
+        learns = kind is not TrainKind.PERSON
+        shown = {
+            "train_prompt": Change(visible=learns), "train_retouch": Change(visible=not learns), "train_hint": HINTS[kind],
+            "train_crop_ratio": Change(visible=kind is TrainKind.SCENE), "train_preset": Change(visible=not learns),
+        }  # fmt: skip
+        defaults = named("train", self._defaults(values))
+        ratio = Change(visible=kind is TrainKind.SCENE, value=defaults["train_crop_ratio"])
+        return {**defaults, **shown, "train_crop_ratio": ratio}
+
+    def _defaults(self, values: Values) -> Values:
+        """What the controls show for the base model, kind and preset that are chosen."""
+        kind, preset = KINDS.get(values["train_kind"], TrainKind.PERSON), PRESETS.get(values["train_preset"], Preset.BALANCED)
+        return train_defaults(self._studio.model(values["train_model"]).family, kind, preset)
 
     def person(self, page: TrainPage) -> str | None:
-        """Whose training is shown."""
+        """Whose training is shown; None for a scene's."""
         with suppress(NotFound):
-            return self._studio.job(page.job).person if page.job else None
+            job = self._studio.job(page.job) if page.job else None
+            return job.person if job and job.subject is TrainKind.PERSON else None
         return None
 
     def _models(self) -> Values:
@@ -150,7 +187,9 @@ class TrainDesk:
     def _form(self, values: Mapping[str, Any]) -> TrainForm:
         return TrainForm(
             name=short_text("Name", values["train_name"]), photos=values["train_page"].photos,
-            values=knob_values("train", TRAIN_KNOBS, values), model=values["train_model"],
+            kind=KINDS.get(values["train_kind"], TrainKind.PERSON),
+            preset=PRESETS.get(values["train_preset"], Preset.BALANCED), prompt=short_text("Prompt", values["train_prompt"]),
+            texts=values["train_page"].texts, values=knob_values("train", SCENE_KNOBS, values), model=values["train_model"],
             take=read_list(values["train_take"]), retouch=bool(values["train_retouch"]),
             replace=bool(values["train_replace"]), validation=bool(values["train_validation"]),
             consent=short_text("Consent", values["train_consent"]),
@@ -159,7 +198,8 @@ class TrainDesk:
     def _photos(self, page: TrainPage, verdicts: Sequence[Verdict]) -> Values:
         files = list(zip(file_names(page.photos), page.photos))
         shown = cards.photos(files, {verdict.photo: verdict for verdict in verdicts}, (), self._thumbs.of)
-        return {"train_photos": shown, "train_checked": cards.summary(verdicts) if verdicts else "", "train_take": "[]"}
+        told = cards.summary(verdicts) if verdicts else _captions(page)
+        return {"train_photos": shown, "train_checked": told, "train_take": "[]"}
 
     def _checked(self, page: TrainPage) -> Values:
         """What the checking of photos changes on the page."""
@@ -189,7 +229,7 @@ class TrainDesk:
             return {**empty, **_buttons(under_way=False, can_resume=False, done=False)}
         found = {
             "train_live": panels.live(view, POLL),
-            **_buttons(under_way=view.under_way, can_resume=view.can_resume, done=view.done and view.result is not None),
+            **_buttons(under_way=view.under_way, can_resume=view.can_resume, done=_is_somebody(view)),
         }
         drawn = (view.job.id, view.job.state, len(view.story.samples), view.story.log)
         if drawn != page.drawn:
@@ -218,6 +258,18 @@ class TrainDesk:
         with suppress(NotFound):
             return self._studio.view(job_id) if job_id else None
         return None
+
+
+def _is_somebody(view: View) -> bool:
+    """Whether the training has left a person, who can be put into portraits."""
+    return view.done and view.result is not None and view.job.subject is TrainKind.PERSON
+
+
+def _captions(page: TrainPage) -> str:
+    """How many captions came with the photos."""
+    named_so = {path.stem for path in page.texts} & {path.stem for path in page.photos}
+    told = words(f"{len(named_so)} captions for {len(page.photos)} photos.")
+    return f'<p class="easyphoto-facts">{told}</p>' if named_so else ""
 
 
 def _buttons(under_way: bool, can_resume: bool, done: bool) -> Values:

@@ -7,17 +7,17 @@ from typing import Any
 import gradio as gr
 
 from easyphoto.imaging.io import EXTENSIONS
+from easyphoto.records import TrainKind
+from easyphoto.training.captions import ENDING
 from easyphoto.ui import gradio_versions as versions
-from easyphoto.ui.knobs import TRAIN_GROUPS, train_defaults
+from easyphoto.ui.knobs import SCENE_MAIN, TRAIN_GROUPS, train_defaults
 from easyphoto.ui.layout import Controls, elem_id
 from easyphoto.ui.studio import Studio
 from easyphoto.ui.tab_desks import Desks
-from easyphoto.ui.train_desk import FORM, KNOBS, OPENED, PANEL, PHOTOS, TrainPage
+from easyphoto.ui.train_desk import FORM, HINTS, KINDS, KNOBS, OPENED, PANEL, PHOTOS, PRESETS, TrainPage
 
-_WELCOME = (
-    "<p class='easyphoto-hint'><span>Upload 5 to 20 photos of one person: different days and light, the face clear, nothing "
-    "before it.</span></p>"
-)
+_KIND = ("train_prompt", "train_retouch", "train_preset", "train_hint")
+"""What changes with the kind, besides the knobs."""
 
 
 def hidden(controls: Controls) -> None:
@@ -68,12 +68,15 @@ def wire(controls: Controls, desks: Desks) -> None:
     controls.on(controls["train_stop"].click, desk.stop, page, PANEL)
     controls.on(controls["train_resume"].click, desk.resume, page, PANEL)
     controls.on(controls["train_poll"].click, desk.poll, page, OPENED)
-    controls.on(controls["train_model"].input, desk.choose_model, (*page, "train_model"), ("train_notice", *KNOBS))
+    kinds = (*page, "train_model", "train_kind", "train_preset")
+    controls.on(controls["train_preset"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
+    controls.on(controls["train_model"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
+    controls.on(controls["train_kind"].input, desk.choose_kind, kinds, ("train_notice", *_KIND, *KNOBS))
 
 
 def _photos(controls: Controls) -> None:
-    controls.html("train_hint", _WELCOME)
-    place = versions.upload("Photos", True, sorted(EXTENSIONS), elem_id=elem_id("train_upload"), height=150)
+    controls.html("train_hint", HINTS[TrainKind.PERSON])
+    place = versions.upload("Photos", True, [*sorted(EXTENSIONS), ENDING], elem_id=elem_id("train_upload"), height=150)
     controls.keep("train_upload", place)
     with gr.Row(elem_id=elem_id("train_photo_buttons")):
         controls.keep("train_folder", versions.upload_folder("Upload a folder", elem_id=elem_id("train_folder"), size="sm"))
@@ -85,18 +88,28 @@ def _photos(controls: Controls) -> None:
 
 def _person(controls: Controls, models: list[str]) -> None:
     with gr.Row():
-        name = gr.Textbox(label="Name of the person", max_lines=1, elem_id=elem_id("train_name"), placeholder="Anna")
+        name = gr.Textbox(label="Name", max_lines=1, elem_id=elem_id("train_name"), placeholder="Anna")
         controls.keep("train_name", name)
         model = gr.Dropdown(models, value=models[0] if models else None, label="Base model", elem_id=elem_id("train_model"))
         controls.keep("train_model", model)
     with gr.Row():
-        kind = gr.Radio(["Person"], value="Person", label="Kind", info="Scenes come later.", elem_id=elem_id("train_kind"))
+        kind = gr.Radio(list(KINDS), value="Person", label="Kind", elem_id=elem_id("train_kind"))
         controls.keep("train_kind", kind)
         again = gr.Checkbox(
             label="Train again and replace", elem_id=elem_id("train_replace"),
             info="For somebody of this name who was trained before.",
         )  # fmt: skip
         controls.keep("train_replace", again)
+    preset = gr.Radio(
+        list(PRESETS), value="Balanced", label="Preset", elem_id=elem_id("train_preset"),
+        info="How long and how carefully; it sets the controls under Advanced.",
+    )  # fmt: skip
+    controls.keep("train_preset", preset)
+    prompt = gr.Textbox(
+        label="Prompt", max_lines=4, visible=False, elem_id=elem_id("train_prompt"), placeholder="old harbour at dusk",
+        info="What the photos show, for those without a caption of their own; it calls the scene up later.",
+    )  # fmt: skip
+    controls.keep("train_prompt", prompt)
 
 
 def _advanced(controls: Controls, values: dict[str, Any]) -> None:
@@ -105,6 +118,7 @@ def _advanced(controls: Controls, values: dict[str, Any]) -> None:
         controls.keep("train_validation", judged)
         smooth = gr.Checkbox(label="Train skin retouching", value=True, elem_id=elem_id("train_retouch"))
         controls.keep("train_retouch", smooth)
+    controls.knobs("train", SCENE_MAIN.knobs, values, visible=False)
     for group in TRAIN_GROUPS:
         controls.group("train", group, values)
     consent = gr.Textbox(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from easyphoto.api.application import create_app
 from easyphoto.api.options import ApiOptions, Rates
+from easyphoto.api.protocol import Protocol
 from easyphoto.api.service import Service
 from easyphoto.api.tokens import TokenStore
 from easyphoto.records import Box, Face, Photo, PhotoScores, PreparedPhoto, PreparedSet, Reason, Verdict
@@ -57,7 +58,7 @@ def settings_in(home: Path, base_model: Path | None = None) -> Settings:
 @contextmanager
 def listening(app: Any) -> Iterator[int]:
     """The port of a server that runs in a thread."""
-    config = uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

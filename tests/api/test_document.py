@@ -17,7 +17,9 @@ from easyphoto.settings import PROJECT_ROOT
 from easyphoto.specs import LoraSpec, PortraitSettings
 from easyphoto.work import Job, JobResult
 
-REQUESTS = (wire.PeopleRequest, wire.ChecksRequest, wire.PortraitsRequest, wire.PersonChange)
+REQUESTS = (
+    wire.PeopleRequest, wire.ScenesRequest, wire.SceneChange, wire.ChecksRequest, wire.PortraitsRequest, wire.PersonChange,
+)  # fmt: skip
 
 
 def _pinned(package: str) -> bool:
@@ -39,7 +41,7 @@ def test_the_committed_document_is_this_one() -> None:
 
 def test_every_operation_has_words_examples_and_problems(document: dict[str, Any]) -> None:
     operations = [(path, method, found) for path, item in document["paths"].items() for method, found in item.items()]
-    assert len(operations) == 23
+    assert len(operations) == 29
     for path, method, operation in operations:
         assert operation["summary"], path
         assert operation["description"], path

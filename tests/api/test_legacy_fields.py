@@ -16,8 +16,9 @@ from easyphoto.api.legacy_fields import (
     gallery_name,
     portrait_notes,
     portrait_settings,
-    refuse_scene_training,
+    scene_prompt,
     tab,
+    train_kind,
     train_notes,
     train_spec,
     user_id,
@@ -25,7 +26,10 @@ from easyphoto.api.legacy_fields import (
     wants_scores,
 )
 from easyphoto.errors import SpecError
+from easyphoto.extras import IdControl, SuperResolution
 from easyphoto.families import Family
+from easyphoto.kinds import spec_for
+from easyphoto.records import TrainKind
 from easyphoto.specs import PassRequest, PortraitSettings, TrainSpec
 from tests.api.legacy_bodies import infer_body, train_body
 
@@ -135,8 +139,10 @@ def test_nobody_at_all_is_refused_in_that_extensions_words(sent: object) -> None
 
 
 def test_what_the_clients_send_by_themselves_leaves_a_portrait_to_the_family() -> None:
-    assert made() == PortraitSettings(seed=12345)
-    assert portrait_settings(Fields({"seed": 12345}), Family.EMBEDDED) == PortraitSettings(seed=12345)
+    usual = PortraitSettings(seed=12345, super_resolution=SuperResolution())
+    assert made() == usual
+    assert portrait_settings(Fields({"seed": 12345}), Family.EMBEDDED) == usual
+    assert made(super_resolution=False) == PortraitSettings(seed=12345)
 
 
 def test_on_sd15_the_passes_are_as_sent() -> None:
@@ -154,8 +160,35 @@ def test_portrait_settings_that_were_chosen_are_taken() -> None:
     assert settings == PortraitSettings(
         prompt="smiling", negative="hat", seed=12345, count=3, lora_weight=1.1,
         first=PassRequest(strength=0.5, steps=30), second=PassRequest(strength=0.2, steps=15),
-        fuse_before=0.3, fuse_after=0.0, color_shift_first=False, color_shift_last=False,
+        fuse_before=0.3, fuse_after=0.0, color_shift_first=False, color_shift_last=False, super_resolution=SuperResolution(),
     )  # fmt: skip
+
+
+def test_the_further_steps_are_as_sent() -> None:
+    settings = made(
+        super_resolution_method="realesrgan", super_resolution_ratio="0.8", skin_retouching_bool=True, background_restore="yes",
+        background_restore_denoising_strength=0.2, makeup_transfer=True, makeup_transfer_ratio=0.7, face_shape_match=1,
+        crop_face_preprocess=False,
+    )  # fmt: skip
+    assert settings.super_resolution == SuperResolution(way="auto", ratio=0.8)
+    assert (settings.retouch, settings.background, settings.makeup) == (0.5, 0.2, 0.7)
+    assert (settings.face_shape_match, settings.crop_face) == (True, False)
+    off = made(background_restore_denoising_strength=0.2, makeup_transfer_ratio=0.7)
+    assert (off.retouch, off.background, off.makeup, off.face_shape_match, off.crop_face) == (0, 0, 0, False, True)
+
+
+def test_the_id_control_is_on_where_somebody_says_so() -> None:
+    for name in ("id_control", "ipa_control"):
+        sent = {name: True, "ipa_weight": "0.4"}
+        assert made(Family.SD15, **sent).id_control == IdControl(weight=0.4)
+        assert made(Family.EMBEDDED, **sent).id_control is None
+        assert portrait_notes(Fields(sent), Family.SD15) == ()
+        (left,) = portrait_notes(Fields(sent), Family.EMBEDDED)
+        assert "embedded" in left
+    instant = {"id_control": True, "id_control_method": "InstantID"}
+    assert made(Family.SDXL, **instant).id_control is None
+    assert portrait_notes(Fields(instant), Family.SDXL) == ("InstantID is not available and was left out.",)
+    assert made(Family.SD15).id_control is None
 
 
 def test_without_second_diffusion_there_is_one_pass() -> None:
@@ -169,20 +202,40 @@ def test_seed_minus_one_is_drawn_anew_each_time() -> None:
 
 
 def test_switches_without_counterpart_are_told_when_asked_for() -> None:
-    assert portrait_notes(Fields(infer_body())) == ()
+    assert portrait_notes(Fields(infer_body()), Family.EMBEDDED) == ()
     assert train_notes(Fields(train_body())) == ()
     asked = infer_body(makeup_transfer=True, background_restore="yes", crop_face_preprocess=False, lcm_accelerate=True)
-    assert [note.partition(" ")[0] for note in portrait_notes(Fields(asked))] == [
-        "background_restore", "makeup_transfer", "lcm_accelerate", "crop_face_preprocess",
-    ]  # fmt: skip
-    assert made(lcm_accelerate=True, first_diffusion_steps=12, first_denoising_strength=0.5).first == PassRequest()
+    assert [note.partition(" ")[0] for note in portrait_notes(Fields(asked), Family.EMBEDDED)] == ["lcm_accelerate"]
+    assert portrait_notes(Fields(asked), Family.SD15) == ()
+    assert not made(lcm_accelerate=True).lcm
+    fast = made(Family.SD15, lcm_accelerate=True, second_diffusion_steps=6)
+    assert (fast.lcm, fast.first, fast.second) == (True, PassRequest(), PassRequest(steps=6))
     assert train_notes(Fields(train_body(enable_rl=True))) == ("enable_rl is not available here and was left out.",)
 
 
-def test_scenes_cannot_be_trained() -> None:
-    refuse_scene_training(Fields(train_body()))
-    with pytest.raises(SpecError, match="scene LoRAs"):
-        refuse_scene_training(Fields(train_body(train_mode_choose="Train Scene Lora")))
+def scene_of(family: Family, **changes: object) -> TrainSpec:
+    fields = Fields(train_body(train_mode_choose="Train Scene Lora", **changes))
+    assert train_kind(fields) is TrainKind.SCENE
+    return train_spec(fields, spec_for(TrainKind.SCENE, family, "test", Path("/models/base"), scene_prompt(fields)))
+
+
+def test_a_scene_of_that_extensions_page_is_as_that_extension_trains_it() -> None:
+    scene = scene_of(Family.SD15, resolution=768, rank=256, network_alpha=128, training_prefix_prompt="a harbour")
+    assert (scene.data.size, scene.lora.rank, scene.lora.alpha) == (768, 256, 128)
+    assert scene.data.caption == "a harbour, special_scene, scene"
+    assert scene.data.crop_ratio == 3
+
+
+def test_a_scene_sent_with_the_routes_own_defaults_has_a_scenes() -> None:
+    assert scene_of(Family.SD15) == scene_of(Family.SD15, resolution=768, rank=256, network_alpha=128)
+    assert scene_of(Family.EMBEDDED).data.size == 256
+    chosen = scene_of(Family.EMBEDDED, resolution=640, crop_ratio=0.5)
+    assert (chosen.data.size, chosen.data.crop_ratio) == (640, 0.5)
+
+
+def test_a_person_has_no_crop_ratio_of_a_scene() -> None:
+    assert train_kind(Fields(train_body())) is TrainKind.PERSON
+    assert train_spec(Fields(train_body(crop_ratio=3)), own(Family.SD15)).data.crop_ratio is None
 
 
 def test_scores_are_shown_as_there_whenever_id_control_is_on_which_is_the_default() -> None:
@@ -219,7 +272,8 @@ def test_no_body_of_any_shape_leads_to_anything_but_settings_or_a_sentence(body:
 
 
 READERS: tuple[Callable[[Fields], object], ...] = (
-    user_id, user_ids, tab, train_notes, portrait_notes, wants_scores, refuse_scene_training,
+    user_id, user_ids, tab, train_notes, wants_scores, train_kind, scene_prompt,
+    lambda fields: portrait_notes(fields, Family.SDXL),
     lambda fields: train_spec(fields, own(Family.EMBEDDED)), lambda fields: portrait_settings(fields, Family.EMBEDDED),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from easyphoto.extras import IdControl, SuperResolution
 from easyphoto.orders import PortraitOrder
 from easyphoto.specs import PassRequest, Person, PortraitSettings
 from easyphoto.store.templates import list_templates
@@ -43,6 +44,39 @@ def test_people_templates_and_settings_become_an_order(rig: Rig, anna: Person) -
     assert order.first == PassRequest(strength=0.5, weights=(("canny", 0.4),))
     # What was not said is the record's own default.
     assert (order.lora_weight, order.fuse_before) == (PortraitSettings().lora_weight, PortraitSettings().fuse_before)
+
+
+def test_the_further_steps_are_ordered_too(rig: Rig, anna: Person) -> None:
+    said = {
+        "makeup": 0.5, "retouch": 0.4, "background": 0.3, "face_shape_match": True, "crop_face": False,
+        "super_resolution": {"way": "lanczos", "ratio": 1},
+    }  # fmt: skip
+    body = {"people": [anna.person_id], "templates": [PICTURE], "settings": said}
+    order = order_of(rig, rig.mine.post("/portraits", json=body))
+    assert (order.makeup, order.retouch, order.background) == (0.5, 0.4, 0.3)
+    assert (order.face_shape_match, order.crop_face) == (True, False)
+    assert order.super_resolution == SuperResolution(way="lanczos", ratio=1.0)
+    for wrong, field in (({"makeup": 2}, "settings"), ({"super_resolution": {"way": 3}}, "settings.super_resolution.way")):
+        answer = rig.mine.post("/portraits", json={**body, "settings": wrong})
+        assert answer.status_code == 422
+        assert field in answer.text
+
+
+def test_the_id_control_takes_a_picture_beside_the_templates(rig: Rig, anna: Person) -> None:
+    said = {"settings": {"id_control": {"weight": 0.5}}, "id_picture": {**PICTURE, "name": "me.jpg"}}
+    body = {"people": [anna.person_id], "templates": [PICTURE], **said}
+    order = order_of(rig, rig.mine.post("/portraits", json=body))
+    assert order.id_control == IdControl(weight=0.5)
+    assert [path.name for path in (*order.templates, order.id_picture or Path())][1:] == ["me.jpg"]
+    files = [("templates", ("b.jpg", jpeg()))]
+    both = order_of(rig, rig.mine.post("/portraits", data={"request": json.dumps(body)}, files=files))
+    assert [path.name for path in both.templates][1:] == ["b.jpg"]
+    assert both.id_picture is not None
+    assert both.id_picture.name == "me.jpg"
+    off = rig.mine.post("/portraits", json={**body, "settings": {}})
+    assert (off.status_code, "the ID control" in off.text) == (422, True)
+    broken = rig.mine.post("/portraits", json={**body, "id_picture": {"data": "AAAA"}})
+    assert (broken.status_code, "id_picture" in broken.text) == (422, True)
 
 
 def test_as_a_form_the_files_follow_what_the_request_names(rig: Rig, anna: Person) -> None:

@@ -14,7 +14,10 @@ import pytest
 from easyphoto import __version__
 from easyphoto.cli.main import main, parser
 from easyphoto.cli.making import portrait_order
+from easyphoto.errors import NotFound
+from easyphoto.extras import IdControl, SuperResolution
 from easyphoto.jobs.store import JobStore
+from easyphoto.orders import PortraitOrder
 from easyphoto.settings import PROJECT_ROOT
 from easyphoto.specs import PassRequest
 from easyphoto.work import JobState
@@ -120,6 +123,32 @@ def test_only_what_was_typed_is_asked_of_a_pass(
     order = portrait_order(typed, (Path("t.png"),))
     assert (order.first, order.second) == (first, second)
     assert (order.guidance, order.people, order.stages) == (None, ("Ada",), False)
+
+
+def test_further_steps_are_off_unless_they_are_typed() -> None:
+    typed = ["portrait", "--person", "Ada", "--template", "t.png"]
+    plain = portrait_order(parser().parse_args(typed), (Path("t.png"),))
+    assert plain == PortraitOrder(templates=(Path("t.png"),), people=("Ada",))
+    words = (
+        "--makeup", "0.4", "--retouch", "1", "--background", "0.3", "--face-shape-match", "--no-crop-face", "--lcm",
+        "--super-resolution", "--no-color-shift-last",
+    )  # fmt: skip
+    order = portrait_order(parser().parse_args([*typed, *words]), (Path("t.png"),))
+    assert (order.makeup, order.retouch, order.background, order.face_shape_match) == (0.4, 1, 0.3, True)
+    assert (order.crop_face, order.lcm, order.super_resolution) == (False, True, SuperResolution())
+    assert (order.color_shift_first, order.color_shift_last) == (True, False)
+    named = ["--super-resolution", "lanczos", "--super-resolution-ratio", "0.9"]
+    order = portrait_order(parser().parse_args([*typed, *named]), (Path("t.png"),))
+    assert order.super_resolution == SuperResolution(way="lanczos", ratio=0.9)
+    held = portrait_order(parser().parse_args([*typed, "--id-control", "--id-weight", "0.6"]), (Path("t.png"),))
+    assert (held.id_control, held.id_picture) == (IdControl(weight=0.6), None)
+
+
+def test_the_id_control_takes_a_picture_that_is_there_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.png").write_bytes(b"")
+    typed = ["portrait", "--template", str(tmp_path / "t.png"), "--home", str(tmp_path)]
+    assert main([*typed, "--id-control", str(tmp_path / "me.png")]) == NotFound.exit_status
+    assert "me.png does not exist" in capsys.readouterr().err
 
 
 def test_interrupting_a_training_is_status_130_and_publishes_nothing(tmp_path: Path) -> None:

@@ -130,6 +130,26 @@ class Runner:
         raise AssertionError("create_ui loads the scripts")
 
 
+class Upscaler:
+    """`modules.upscaler.UpscalerData` and, as its own scaler, `modules.upscaler.Upscaler`."""
+
+    def __init__(self, name: str, path: str | None) -> None:
+        self.name, self.data_path, self.local_data_path, self.scale, self.scaler = name, path, path, 4, self
+        self.fails: Exception | None = None
+        self.is_broken = False
+        """Whether its file cannot be read, which the hosts only print."""
+
+    def upscale(self, img: Image.Image, scale: float, selected_model: str | None = None) -> Image.Image:
+        """Sides are rounded down to multiples of 8, as there."""
+        assert selected_model == self.data_path
+        assert selected_model is not None, "a model that is to be downloaded"
+        assert not selected_model.startswith("http"), "a model that is to be downloaded"
+        if self.fails is not None:
+            raise self.fails
+        how = Image.Resampling.LANCZOS if self.is_broken else Image.Resampling.NEAREST
+        return img.resize((int(img.width * scale // 8 * 8), int(img.height * scale // 8 * 8)), how)
+
+
 class StandIn:
     """The host: its modules, what they hold, and what was asked of them."""
 
@@ -149,6 +169,8 @@ class StandIn:
         self.at_step: Any = None
         """Called with each step's number, as a person who presses a button would come in."""
         self.networks: dict[str, object] = {"lora": object()}
+        self.samplers = (NEW_SAMPLERS if newer else OLD_SAMPLERS) | (set() if version == "1.6" else {"LCM"})
+        self.upscalers = [Upscaler("None", None), Upscaler("Lanczos", None), Upscaler("R-ESRGAN 4x+", "https://example.org/x.pth")]
         self.code = make_controlnet(controlnet)
         self.runners = {"img": Runner(newer), "txt": Runner(newer)}
         self.slots = slots
@@ -193,6 +215,7 @@ class StandIn:
         parts["scripts"].scripts_img2img, parts["scripts"].scripts_txt2img = self.runners["img"], self.runners["txt"]
         parts["shared"].opts, parts["shared"].state = self.options, self.state
         parts["shared"].cmd_opts = SimpleNamespace(lora_dir=str(self.lora_dir), api_auth=None, listen=False, port=None)
+        parts["shared"].sd_upscalers = self.upscalers
         parts["shared"].sd_model = SimpleNamespace(is_sdxl=False, is_sd2=False, is_sd1=True)
         parts["ui"].create_ui = lambda: (self.calls.append("create_ui"), self.load_scripts())
         self._fill_models(parts["sd_models"])
@@ -200,6 +223,7 @@ class StandIn:
             setattr(parts["processing"], f"StableDiffusionProcessing{kind}", self._processing(kind, own))
         base = {**BASE_FIELDS, **NEWER_FIELDS[self.version]}
         parts["processing"].StableDiffusionProcessing = make_dataclass("Base", [(name, Any, None) for name in base])
+        parts["processing"].sd_samplers = SimpleNamespace(all_samplers_map=dict.fromkeys(self.samplers, object()))
         parts["processing"].process_images = self.process_images
         return parts
 
@@ -260,12 +284,11 @@ class StandIn:
         assert self.state.job, "state.begin was not called"
         assert p.scripts is not None
         assert isinstance(p.script_args, list | tuple)
-        names = NEW_SAMPLERS if hasattr(p, "scheduler") else OLD_SAMPLERS
-        assert p.sampler_name in names, p.sampler_name
+        assert p.sampler_name in self.samplers, p.sampler_name
         assert getattr(p, "scheduler", None) in {None, *SCHEDULERS}
         for key in p.override_settings:
-            assert key in self.options.data, f"the host has no setting {key}"
-        before = {key: self.options.data[key] for key in p.override_settings}
+            assert key in self.options.data or key in ("sd_model_checkpoint", "sd_vae"), f"the host has no setting {key}"
+        before = {key: self.options.data[key] for key in p.override_settings if key in self.options.data}
         try:
             self.options.data.update(p.override_settings)
             return self._paint(p)
@@ -285,7 +308,7 @@ class StandIn:
             p.sampler = self._sampler()
         done = p.sample()
         image = self._picture(p, units, done)
-        maps = [Image.fromarray(unit.image) for unit in units if unit.save_detected_map]
+        maps = [Image.fromarray(self.code.picture(unit)) for unit in units if unit.save_detected_map]
         grid = Image.new("RGB", (8, 8))
         comments, tags = [], re.findall(r"<lora:([^:>]+):([-\d.]+)>", p.prompt)
         for name, _ in tags:
@@ -324,7 +347,7 @@ class StandIn:
         words = [p.prompt, p.negative_prompt, p.steps, done, p.cfg_scale, p.seed, p.denoising_strength]
         digest = hashlib.sha256(repr(words).encode())
         for unit in units:
-            digest.update(unit.image.tobytes() + repr((unit.model, unit.weight)).encode())
+            digest.update(self.code.picture(unit).tobytes() + repr((unit.model, unit.weight)).encode())
         noise = np.random.default_rng(int.from_bytes(digest.digest()[:8], "little")).integers(0, 256, jitter.shape)
         painted = ((noise + jitter) % 256).astype(np.uint8)
         if not hasattr(p, "init_images"):

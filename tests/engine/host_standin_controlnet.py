@@ -15,7 +15,16 @@ MODELS = (
     "control_v11p_sd15_canny [d14c016b]", "control_v11p_sd15_openpose [cab727d4]", "control_sd15_random_color [9a3b1c2d]",
     "control_v11f1e_sd15_tile [a371b31b]", "diffusers_xl_canny_mid [112a778d]",
 )  # fmt: skip
-MODULES = {"none", "None", "canny", "tile_resample"}
+ADAPTERS = (
+    "ip-adapter_sd15 [6a3f6166]", "ip-adapter-faceid-plusv2_sd15 [6e14fc1a]", "ip-adapter-full-face_sd15 [852b9843]",
+    "ip-adapter-plus-face_sd15 [71693645]", "ip-adapter-plus-face_sdxl_vit-h [c60d7d48]", "ip-adapter_sdxl [1d6ea8a3]",
+)  # fmt: skip
+"""IP-Adapters that somebody may have put beside the ControlNets."""
+_EXTENSION = {"ip-adapter_clip_sd15": "sd15", "ip-adapter_clip_sdxl_plus_vith": "sdxl_vit-h"}
+_FORGE = {"CLIP-ViT-H (IPAdapter)": ""}
+CLIPS = {"1.1.441": _EXTENSION, "1.1.455": _EXTENSION, "forge": _FORGE, "reforge": _FORGE}
+"""The preprocessors that are CLIP ViT-H, and what is in the names of the IP-Adapters each is for."""
+MODULES = {"none", "None", "canny", "tile_resample", *_EXTENSION}
 
 
 class ResizeMode(Enum):
@@ -42,6 +51,11 @@ OWN: dict[str, dict[str, Any]] = {
     "1.1.455": {"enabled": False, "low_vram": False, "hr_option": "Both", "mask": None, "effective_region_mask": None},
     "forge": {
         "enabled": True, "input_mode": "simple", "use_preview_as_input": False, "generated_image": None, "mask_image": None,
+        "mask_image_fg": None, "image_fg": None,
+    },
+    "reforge": {
+        "enabled": True, "input_mode": "simple", "use_preview_as_input": False, "generated_image": None, "mask_image": None,
+        "hr_option": "Both",
     },
 }  # fmt: skip
 
@@ -70,7 +84,7 @@ class ControlNetStandIn:
         package.__path__ = []  # type: ignore[attr-defined]
         code.ControlNetUnit, code.ResizeMode, code.ControlMode = self.unit, ResizeMode, ControlMode
         parts = {"": package, ".external_code": code}
-        if self.version == "forge":
+        if self.version in ("forge", "reforge"):
             listing = ModuleType(f"{package_name}.global_state")
             listing.get_all_controlnet_names = lambda: list(self.models)
             listing.update_controlnet_filenames = self._count
@@ -86,7 +100,7 @@ class ControlNetStandIn:
         """The units of a call that hold the picture; the host goes on without them where the extension fails."""
         units = self._enabled(given)
         kept = [] if self.fails else units
-        if self.version == "forge":
+        if self.version in ("forge", "reforge"):
             script.current_params = dict(enumerate(kept))
         else:
             script.latest_network = object() if kept else None
@@ -99,11 +113,24 @@ class ControlNetStandIn:
             assert isinstance(unit, self.unit), f"a {type(unit).__name__} in ControlNet's slots"
             if unit.enabled:
                 assert unit.model in self.models[1:], f"no model {unit.model}"
-                assert isinstance(unit.image, np.ndarray), "the picture of a unit is a plain array"
-                assert unit.image.dtype == np.uint8
-                assert unit.image.ndim == 3
+                clips = CLIPS[self.version]
+                assert unit.module in {*MODULES, *clips} - (set() if clips is _EXTENSION else {*_EXTENSION}), unit.module
+                assert ("ip-adapter" in unit.model) == (unit.module in clips), f"{unit.module} for {unit.model}"
+                assert clips.get(unit.module, "") in unit.model, f"{unit.module} for {unit.model}"
+                image = self.picture(unit)
+                assert isinstance(image, np.ndarray), "the picture of a unit is an array"
+                assert image.dtype == np.uint8
+                assert image.ndim == 3
                 units.append(unit)
         return units
+
+    def picture(self, unit: Any) -> Any:
+        """What holds the picture; reForge has it beside a mask."""
+        if self.version != "reforge":
+            return unit.image
+        assert (unit.image["image"] >= 5).any() or not (unit.image["mask"] > 5).any()
+        assert not (unit.image["mask"] > 5).any(), "a mask of its own"
+        return unit.image["image"]
 
     def _count(self) -> None:
         self.updates += 1
@@ -116,7 +143,7 @@ class ControlNetStandIn:
     def _unit_class(self) -> type:
         """Unknown keywords are a TypeError; only 1.1.455 checks values when a unit is made."""
         table = {**COMMON, **OWN[self.version]}
-        if self.version == "forge":
+        if self.version in ("forge", "reforge"):
             table["module"] = "None"
         strict = self.version == "1.1.455"
 

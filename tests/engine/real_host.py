@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from easyphoto.engine.webui_models import teach_forge
+from easyphoto.engine.webui_teaching import teach_forge, teach_reforge
 from easyphoto.settings import PROJECT_ROOT
 from easyphoto.store.ldm_checkpoint import LdmFiles, write_ldm
 
@@ -58,6 +58,7 @@ def _boot_forge(folder: Path, base: Path, files: LdmFiles) -> None:
     initialize_forge()
     from modules import initialize, paths  # noqa: F401 (paths puts what Forge brings along on the path)
 
-    teach_forge(base, files.checkpoint.parent, CHECKPOINT)
     initialize.imports()
+    teach = teach_forge if (folder / "backend").is_dir() else teach_reforge
+    teach(base, files.checkpoint.parent, CHECKPOINT)
     initialize.initialize()

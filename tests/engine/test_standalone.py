@@ -63,9 +63,9 @@ def test_controlnet_residuals_add_up_by_weight(engine: StandaloneEngine) -> None
     maps = [Condition(kind=kind, image=picture(64, seed), weight=0.7) for seed, kind in enumerate(ConditionKind)][:2]
     latents, time = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(300)
     with torch.inference_mode():
-        _, both = _control_residuals(guide_of(engine, 2.0, tuple(maps)), latents, time)
-        _, one = _control_residuals(guide_of(engine, 2.0, (replace(maps[0], weight=1.4),)), latents, time)
-        _, other = _control_residuals(guide_of(engine, 2.0, (maps[1],)), latents, time)
+        _, both = _control_residuals(guide_of(engine, 2.0, tuple(maps)), latents, time, 2)
+        _, one = _control_residuals(guide_of(engine, 2.0, (replace(maps[0], weight=1.4),)), latents, time, 2)
+        _, other = _control_residuals(guide_of(engine, 2.0, (maps[1],)), latents, time, 2)
     torch.testing.assert_close(both, one / 2 + other, rtol=1e-4, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_a_controlnet_that_reads_no_words_runs_once_for_both_halves(
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         once = predict_noise(engine.models, guide, latents, torch.tensor(300))
-        monkeypatch.setattr(room, "_reads_text", lambda _net: True)
+        monkeypatch.setattr(room, "reads_text", lambda _net: True)
         twice = predict_noise(engine.models, guide, latents, torch.tensor(300))
     handle.remove()
     assert seen == [1, 2]

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from easyphoto.engine import webui_versions as versions
 from easyphoto.engine.webui import WebuiEngine
+from easyphoto.engine.webui_id import NO_FACE
 from easyphoto.errors import Cancelled
 from easyphoto.families import Family
 from easyphoto.records import InpaintJob
@@ -80,7 +82,7 @@ class TestContract(EngineContract):
     tolerance = 1
 
     def test_it_is_the_embedded_model(self, engine: WebuiEngine) -> None:
-        assert (engine.name, engine.family, engine.facts.layers) == (CHECKPOINT, Family.EMBEDDED, 1)
+        assert (engine.name, engine.family) == (CHECKPOINT, Family.EMBEDDED)
         assert engine.unit_limit >= 3
 
 
@@ -95,3 +97,16 @@ class TestContract(EngineContract):
         with engine.lent():
             assert engine.host.shared.state.job
         assert self.same(engine.inpaint(job), plain)
+
+
+@pytest.mark.parametrize("model", ["ip-adapter-plus-face_sd15 [00000000]", "ip-adapter-plus-face_sdxl_vit-h [00000000]"])
+def test_the_host_takes_the_id_controls_unit_and_knows_its_preprocessor(engine: WebuiEngine, model: str) -> None:
+    found = versions.controlnets(engine.host)
+    assert found is not None
+    nets, _ = found
+    unit = nets.unit(NO_FACE, model)
+    assert (unit.enabled, unit.model, unit.weight) == (True, model, NO_FACE.weight)
+    if nets.listing is None:
+        assert unit.module in nets.code.get_modules()
+    else:
+        assert nets.listing.get_preprocessor(unit.module) is not None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.fuzz import base_models, loras, photos, records
+from benchmarks.fuzz import base_models, checkpoints, loras, photos, records
 from benchmarks.fuzz.target import check_sentence
 from easyphoto.engine.detect import read_config
 from easyphoto.errors import InputError, LoraError, PhotoError, SpecError
@@ -141,6 +141,13 @@ def test_an_odd_config_of_a_model_is_refused_in_one_line(text: str) -> None:
     base_models.check(text.encode())
 
 
+@pytest.mark.parametrize("number", ["9" * 4000, "-1", "1e400", "281474976710657"])
+@pytest.mark.parametrize("numbers", ['"shape":[320,{},3,3],"data_offsets":[0,0]', '"shape":[320,9,3,3],"data_offsets":[0,{}]'])
+def test_a_checkpoint_with_an_impossible_number_is_refused_in_one_line(numbers: str, number: str) -> None:
+    header = f'{{"model.diffusion_model.input_blocks.0.0.weight":{{{numbers.format(number)}}}}}'.encode()
+    checkpoints.check(struct.pack("<Q", len(header)) + header)
+
+
 def test_a_config_nested_too_deep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(DEEP)
     with pytest.raises(InputError, match="nested too deep"):
@@ -205,6 +212,6 @@ def test_words_of_strangers_become_one_short_line() -> None:
 
 
 def test_every_seed_of_every_fuzzer_holds() -> None:
-    for target in (records.TARGET, loras.TARGET, base_models.TARGET, photos.TARGET):
+    for target in (records.TARGET, loras.TARGET, base_models.TARGET, checkpoints.TARGET, photos.TARGET):
         for data in target.seeds().values():
             target.check(data)

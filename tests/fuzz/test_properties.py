@@ -14,14 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import base_models, loras, photos, records
+from benchmarks.fuzz import base_models, checkpoints, loras, photos, records
 from benchmarks.fuzz.broken_json import spoil
 from benchmarks.fuzz.target import Target
 from easyphoto.errors import SpecError
 from easyphoto.imaging.io import photo_files
 from easyphoto.store.codec import dumps, loads
 
-TARGETS = {"photos": photos.TARGET, "loras": loras.TARGET, "records": records.TARGET, "base models": base_models.TARGET}
+TARGETS = {
+    "photos": photos.TARGET, "loras": loras.TARGET, "records": records.TARGET, "base models": base_models.TARGET,
+    "checkpoints": checkpoints.TARGET,
+}  # fmt: skip
 TEXT = st.text(st.characters(), max_size=12)
 PLAIN: dict[object, st.SearchStrategy[Any]] = {
     str: TEXT, int: st.integers(-(2**63) + 1, 2**63 - 1), float: st.floats(), bool: st.booleans(),

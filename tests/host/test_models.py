@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -63,6 +64,10 @@ def test_only_people_of_the_embedded_family_change_the_checkpoint(host: StandIn,
     assert Path(host.infos[title].filename).parts[-2:] == (FOLDER, "easyphoto-base-256.safetensors")
     host.options.sd_model_checkpoint = title
     assert models.fitting({Family.EMBEDDED}) == "", "it is chosen already"
+    checkpoint = Path(host.infos[title].filename)
+    os.utime(checkpoint, (0, 0))
+    assert models.fitting({Family.EMBEDDED}) == ""
+    assert checkpoint.stat().st_mtime > 0, "written anew, since it was older than the model"
     assert models.list()[0].id == "base-256"
 
 
@@ -128,3 +133,12 @@ def test_a_checkpoint_that_was_replaced_is_looked_at_again(models: HostModels, h
     assert families()["a-other.safetensors"] is Family.SDXL
     host.infos["gone.safetensors"] = SimpleNamespace(filename=str(path.with_name("gone.safetensors")), name="gone.safetensors")
     assert "gone.safetensors" not in families()
+
+
+def test_forge_is_told_of_our_checkpoint_where_it_is_the_chosen_one_already(
+    host: StandIn, models: HostModels, guess: ModuleType
+) -> None:
+    host.options.sd_model_checkpoint = models.offer()
+    guess.models[:] = [guess.SD15]  # as after the host's next start
+    assert models.fitting({Family.EMBEDDED}) == ""
+    assert len(guess.models) == (2 if host.version == "forge" else 1)

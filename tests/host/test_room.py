@@ -169,7 +169,7 @@ def test_who_is_stopped_while_waiting_leaves_the_host_alone(host: StandIn, share
 def test_people_of_the_embedded_family_are_painted_with_its_checkpoint_and_that_is_told(
     host: StandIn, shared: HostShared, anna: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("easyphoto.engine.webui_models.teach_forge", lambda *_: None)
+    monkeypatch.setattr("easyphoto.engine.webui_teaching.teach_forge", lambda *_: None)
     with shared.painting([anna], 4, Watch()) as told:
         assert (host.state.job, host.state.job_count) == (PORTRAIT, 4)
         assert shared.engine.family is Family.EMBEDDED

@@ -142,7 +142,7 @@ def test_loading_the_script_imports_nothing_heavy() -> None:
     code = (
         "import sys, types, runpy\n"
         "package = types.ModuleType('modules'); package.__path__ = []; sys.modules['modules'] = package\n"
-        "for name in ('script_callbacks', 'shared', 'initialize_util'):\n"
+        "for name in ('script_callbacks', 'shared', 'initialize_util', 'sd_models'):\n"
         "    part = types.ModuleType('modules.' + name); setattr(package, name, part); sys.modules['modules.' + name] = part\n"
         "for name in ('app_started', 'ui_tabs', 'ui_settings'):\n"
         "    setattr(package.script_callbacks, 'on_' + name, lambda call: None)\n"
@@ -167,3 +167,32 @@ def test_a_home_that_cannot_be_written_gives_a_tab_that_says_so(
 
 def test_the_script_is_short_enough_to_be_seen_at_once() -> None:
     assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def offered(host: StandIn) -> None:
+    """Our checkpoint lies among the host's."""
+    path = host.folder / "models" / "Stable-diffusion" / "zz-easyphoto" / "easyphoto-base-256.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+def test_a_host_that_may_load_our_checkpoint_first_is_told_of_it_while_scripts_are_loaded(
+    loaded: Loaded, host: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Path] = []
+    offered(host)
+    monkeypatch.setattr("easyphoto.engine.webui_teaching.teach_forge", lambda _model, folder, _name: told.append(folder))
+    loaded.run()
+    assert told == ([Path(sys.modules["modules.sd_models"].model_path) / "zz-easyphoto"] if host.version == "forge" else [])
+
+
+def test_a_host_that_cannot_be_told_loads_the_script_all_the_same(
+    loaded: Loaded, host: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'huggingface_guess'", name="huggingface_guess")
+
+    offered(host)
+    monkeypatch.setattr("easyphoto.engine.webui_teaching.teach_forge", unknown)
+    loaded.run()
+    assert len(loaded.ui_tabs) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -226,6 +228,20 @@ def test_an_end_that_was_written_down_is_not_run_again(settings: Settings, store
     with runner(settings, store):
         assert ended(store, job)[0].state is JobState.CANCELLED
     assert finished(home) == []
+
+
+def test_what_a_power_cut_left_without_content_is_nobodys(settings: Settings, store: JobStore, home: Path) -> None:
+    promised, unheard = drill(store), drill(store)
+    QueueFolder(store.folder(unheard.id)).order.write_bytes(b"")
+    with closing(sqlite3.connect(store.database.path)) as connection, connection:
+        connection.execute("DELETE FROM jobs WHERE id = ?", (unheard.id,))
+    cut = Home(home).results / promised.id
+    cut.mkdir(parents=True)
+    (cut / "result.json").write_bytes(b"")
+    with runner(settings, store):
+        assert ended(store, promised)[0].state is JobState.DONE
+    assert not store.folder(unheard.id).exists()
+    assert store.result(promised.id).id == promised.id
 
 
 def test_a_result_that_was_put_in_place_is_an_end(settings: Settings, store: JobStore, home: Path) -> None:

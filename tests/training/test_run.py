@@ -33,6 +33,9 @@ class MadeUpJudge:
     def __init__(self, worth: dict[int, float]) -> None:
         self.worth = worth
 
+    def paint_together(self, _network, _hooks) -> None:
+        """Not on a CPU."""
+
     def judge(self, folder: Path, step: int, merged: bool, hooks) -> CheckpointScore:
         hooks.before_step()
         value = 0.9 if merged else self.worth[step]
@@ -97,7 +100,7 @@ def test_the_events_tell_the_whole_story(job, judged: TrainSpec) -> None:
     assert kinds.count("sample") == 3 * 2 + 2
     assert kinds.count("merged") == 1
     stages = list(dict.fromkeys(event["stage"] for event in told if event["kind"] == "progress"))
-    assert stages == ["looking at templates", "caching", "training", "validating", "merging"]
+    assert stages == ["loading", "looking at templates", "caching", "training", "validating", "merging"]
     training = [event for event in told if event["kind"] == "progress" and event["stage"] == "training"]
     assert training[-1]["step"] == training[-1]["total"] == 6
     assert all({"loss", "rate", "seconds", "seconds_left", "memory_mb"} <= set(event) for event in training)

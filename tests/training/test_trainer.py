@@ -12,6 +12,7 @@ from easyphoto.records import PreparedSet
 from easyphoto.specs import LoraSpec, OptimSpec, TrainSpec
 from easyphoto.training.dataset import LatentCache, cache_latents, generator
 from easyphoto.training.draws import Learner, spread_timesteps
+from easyphoto.training.focus import snr_weights
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.trainer import (
     Hooks,
@@ -161,14 +162,14 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_factors(begin) -> N
         np.testing.assert_array_equal(value, factors[key])
 
 
-def test_min_snr_weights_are_the_papers(begin, spec: TrainSpec) -> None:
-    training = begin(replace(spec, optim=replace(spec.optim, snr_gamma=5.0)))
+def test_min_snr_weights_are_the_papers() -> None:
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     kept = np.cumprod(1 - betas)[[10, 500, 999]]
     ratio = kept / (1 - kept)
-    got = training._weights(torch.tensor([10, 500, 999]))
-    np.testing.assert_allclose(got.numpy(), np.minimum(ratio, 5) / ratio, rtol=1e-4)
-    assert begin()._weights(torch.tensor([10])).tolist() == [1.0]
+    noise = snr_weights(torch.tensor(kept), 5.0, velocity=False)
+    np.testing.assert_allclose(noise.numpy(), np.minimum(ratio, 5) / ratio, rtol=1e-6)
+    velocity = snr_weights(torch.tensor(kept), 5.0, velocity=True)
+    np.testing.assert_allclose(velocity.numpy(), np.minimum(ratio, 5) / (ratio + 1), rtol=1e-6)
 
 
 def test_velocity_models_are_trained_on_velocity(begin, models: Models, spec: TrainSpec) -> None:

@@ -96,9 +96,17 @@ def ask_for_twenty_steps(page: Page) -> None:
     number(page, "train_templates", 1)
 
 
+def first_step(page: Page) -> None:
+    """Wait for a training's first step; one that was refused or has failed says why at once."""
+    troubles = "#easyphoto_train_live .easyphoto-failed, #easyphoto_train_notice .easyphoto-notice"
+    step = "#easyphoto_train_live :text-matches('step [0-9]+ of 20')"
+    page.locator(f"{step}, {troubles}").first.wait_for(timeout=WAIT)
+    assert page.locator(troubles).all_inner_texts() == []
+
+
 def train_and_stop_and_train_again(page: Page) -> None:
     page.click("#easyphoto_train_start")
-    page.wait_for_selector("#easyphoto_train_live >> text=/step \\d+ of 20/", timeout=WAIT)
+    first_step(page)
     page.click("#easyphoto_train_stop")
     page.wait_for_selector("#easyphoto_train_live .easyphoto-cancelled", timeout=WAIT)
     assert page.locator("#easyphoto_train_resume").is_visible()
@@ -180,6 +188,29 @@ def test_from_photos_to_a_portrait_and_away_again(browser: Browser, tmp_path: Pa
         page.close()
         left = [path for path in home.rglob("*") if path.is_file() and path.suffix in KINDS]
         assert left == []
+
+
+def test_an_answer_that_comes_late_takes_no_job_off_the_page(browser: Browser, idle: Served, troubles: list[str]) -> None:
+    page = opened(browser, idle.url, troubles)
+    tab(page, "Inference")
+    page.locator("#easyphoto_portrait_gallery label").first.click()
+    page.wait_for_selector("#easyphoto_portrait_faces img", timeout=WAIT)
+    choose(page, "portrait_person_1", "Anna")
+    # As if each answer were followed by one that began before the job: nothing on the page asks to be followed any more.
+    page.evaluate(
+        """() => { let first = 0; const timer = setInterval(() => {
+            for (const mark of document.querySelectorAll('#easyphoto_portrait_live [data-easyphoto-poll]')) {
+                mark.removeAttribute('data-easyphoto-poll'); first = first || Date.now();
+            }
+            if (first && Date.now() - first > 1500) { clearInterval(timer); window.late = true; }
+        }, 10); }"""
+    )
+    page.click("#easyphoto_portrait_generate")
+    page.wait_for_function("window.late")
+    page.wait_for_selector("#easyphoto_portrait_live [data-easyphoto-poll]", state="attached", timeout=40_000)
+    page.click("#easyphoto_portrait_stop")
+    page.wait_for_selector("#easyphoto_portrait_live .easyphoto-cancelled")
+    page.close()
 
 
 def test_twenty_clicks_on_generate_are_one_job_and_two_pages_two(browser: Browser, idle: Served, troubles: list[str]) -> None:

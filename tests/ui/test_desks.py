@@ -20,9 +20,9 @@ from easyphoto.jobs.turns import WAITING
 from easyphoto.settings import PROJECT_ROOT
 from easyphoto.ui.desk import NOBODY, Change
 from easyphoto.ui.history_desk import HistoryPage
-from easyphoto.ui.knobs import portrait_defaults, train_defaults
+from easyphoto.ui.knobs import SWITCHED_ON, portrait_defaults, train_defaults
 from easyphoto.ui.people_desk import PeoplePage
-from easyphoto.ui.portrait_desk import BATCH, GALLERY, PEOPLE, SINGLE, PortraitPage
+from easyphoto.ui.portrait_desk import BATCH, GALLERY, PEOPLE, SINGLE, UPSCALERS, PortraitPage
 from easyphoto.ui.studio import BaseModel, Studio
 from easyphoto.ui.tab_desks import Desks
 from easyphoto.ui.train_desk import TrainPage
@@ -58,7 +58,8 @@ def train_values(page: TrainPage, name: str = "Anna", **said):
     knobs = {f"train_{key}": value for key, value in train_defaults(Family.EMBEDDED).items()}
     rest = {
         "train_page": page, "train_name": name, "train_model": "base-256", "train_take": "[]", "train_retouch": True,
-        "train_replace": False, "train_validation": True, "train_consent": "",
+        "train_replace": False, "train_validation": True, "train_consent": "", "train_kind": "Person", "train_prompt": "",
+        "train_preset": "Balanced",
     }  # fmt: skip
     return {**knobs, **rest, **said}
 
@@ -68,7 +69,8 @@ def portrait_values(page: PortraitPage, *people: str, **said):
     chosen = dict(zip(PEOPLE, (*people, *[NOBODY] * 5)))
     rest = {
         "portrait_page": page, "portrait_source": GALLERY, "portrait_chosen": '["studio-woman"]', "portrait_upload": (),
-        "portrait_batch": (), "portrait_second": True, "portrait_stages": True,
+        "portrait_batch": (), "portrait_stages": True,
+        **{f"portrait_{name}": on for name, on in SWITCHED_ON.items()},
     }  # fmt: skip
     return {**knobs, **chosen, **rest, **said}
 
@@ -152,7 +154,7 @@ def test_a_page_opened_anew_shows_the_training_that_runs(studio, desks, tmp_path
 
 def test_a_page_opened_later_offers_the_base_models_of_then(studio, desks, tmp_path, monkeypatch) -> None:
     assert "train_model" not in desks.train.poll({"train_page": TrainPage()})
-    assert set(desks.portrait.refresh({"portrait_page": PortraitPage()})) == set(PEOPLE)
+    assert set(desks.portrait.refresh({"portrait_page": PortraitPage()})) == {*PEOPLE, UPSCALERS}
     models = [BaseModel(id=name, family=Family(kind), path=tmp_path) for name, kind in
               (("mine", "sd15"), ("large", "sdxl"), ("small", "embedded"), ("other", "sd15"))]  # fmt: skip
     monkeypatch.setattr(studio, "models", lambda: tuple(models))
@@ -163,7 +165,7 @@ def test_a_page_opened_later_offers_the_base_models_of_then(studio, desks, tmp_p
     assert studio.model("large (SDXL)").family is Family.SDXL
     page = PortraitPage()
     assert desks.portrait.refresh({"portrait_page": page})["portrait_first_steps"] == 50
-    assert set(desks.portrait.refresh({"portrait_page": page})) == set(PEOPLE)
+    assert set(desks.portrait.refresh({"portrait_page": page})) == {*PEOPLE, UPSCALERS}
 
 
 def test_the_settings_are_those_of_the_persons_family_and_stay_as_they_were_filled_in(studio, desks, monkeypatch) -> None:
@@ -292,13 +294,34 @@ def test_people_who_were_trained_since_are_offered(studio, desks) -> None:
 
 def test_an_earlier_portrait_fills_the_form_in_again(studio, desks) -> None:
     publish(studio, "Anna")
-    desks.portrait.generate(portrait_values(PortraitPage(), "Anna", portrait_prompt="rain", portrait_second=False))
+    said = {
+        "portrait_makeup": True, "portrait_makeup_ratio": 0.8, "portrait_super_resolution": True, "portrait_crop_face": False,
+    }  # fmt: skip
+    way = {"portrait_super_resolution_way": "lanczos", "portrait_fusion_after": False}
+    desks.portrait.generate(
+        portrait_values(PortraitPage(), "Anna", portrait_prompt="rain", portrait_second=False, **said, **way)
+    )
     result = finish_portraits(studio, studio.store.list()[0], "studio-woman.jpg", ["Anna"])
     filled = desks.portrait.use_again({"portrait_page": PortraitPage()}, f"{result.id}.0")
     assert filled[PEOPLE[0]].fields["value"] == "Anna"
     assert (filled["portrait_prompt"], filled["portrait_seed"], filled["portrait_second"]) == ("rain", 7, False)
+    assert {name: filled[name] for name in said} == said
+    assert filled["portrait_super_resolution_way"].fields["value"] == "lanczos"
+    assert (filled["portrait_fusion_after"], filled["portrait_fuse_after"]) == (False, 0.9)
+    assert (filled["portrait_background"], filled["portrait_background_strength"]) == (False, 0.2)
     assert json.loads(filled["portrait_chosen"]) == ["studio-woman"]
     assert " checked" in filled["portrait_gallery"]
+
+
+def test_lcm_puts_steps_and_guidance_to_its_own_and_back(studio, desks) -> None:
+    page = PortraitPage()
+    page.family = Family.SD15
+    fast = desks.portrait.accelerate({"portrait_page": page, "portrait_lcm": True})
+    assert fast == {
+        "portrait_first_steps": 12, "portrait_first_strength": 0.5, "portrait_second_steps": 8, "portrait_guidance": 2.0,
+    }  # fmt: skip
+    back = desks.portrait.accelerate({"portrait_page": page, "portrait_lcm": False})
+    assert {name: portrait_defaults(Family.SD15)[name.removeprefix("portrait_")] for name in fast} == back
 
 
 def test_a_control_grows_with_what_was_ordered_elsewhere(studio, desks) -> None:

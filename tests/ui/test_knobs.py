@@ -6,16 +6,22 @@ import pytest
 
 from easyphoto.errors import SpecError
 from easyphoto.families import PROFILES, Family
+from easyphoto.records import TrainKind
 from easyphoto.specs import PortraitSettings, TrainSpec
 from easyphoto.store.codec import from_json
 from easyphoto.ui.knobs import (
     PORTRAIT_KNOBS,
+    PORTRAIT_SWITCHES,
+    SCENE_KNOBS,
+    SWITCHED_ON,
     TRAIN_KNOBS,
     Knob,
     Shape,
     laid_over,
     portrait_data,
     portrait_defaults,
+    switched,
+    switches_of,
     train_data,
     train_defaults,
 )
@@ -27,13 +33,16 @@ PEER_TRAINING = {
 """What people know from the older extension, with its defaults for SD1.5."""
 PEER_PORTRAITS = {
     "lora_weight": 0.9, "first_steps": 50, "first_strength": 0.45, "second_steps": 20, "second_strength": 0.3, "count": 1,
-    "seed": -1, "color_shift_first": True, "color_shift_last": True,
+    "seed": -1, "color_shift_first": True, "color_shift_last": True, "crop_face": True, "face_shape_match": False,
+    "makeup_ratio": 0.5, "background_strength": 0.35, "super_resolution_ratio": 0.5, "id_weight": 0.3,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_default_lies_in_its_range(family: Family) -> None:
-    for knobs, values in ((TRAIN_KNOBS, train_defaults(family)), (PORTRAIT_KNOBS, portrait_defaults(family))):
+    scene = train_defaults(family, TrainKind.SCENE)
+    shown = ((SCENE_KNOBS, train_defaults(family)), (SCENE_KNOBS, scene), (PORTRAIT_KNOBS, portrait_defaults(family)))
+    for knobs, values in shown:
         assert set(values) == {knob.name for knob in knobs}
         for knob in knobs:
             if knob.shape is Shape.SLIDER:
@@ -63,6 +72,22 @@ def test_untouched_controls_ask_for_what_the_family_wants(family: Family) -> Non
     assert settings.second is not None
     assert (settings.second.strength, settings.second.steps) == (row.second.strength, row.second.steps)
     assert (settings.guidance, settings.crop_ratio) == (row.guidance, row.crop_ratio)
+
+
+def test_a_switch_turns_its_field_off_and_is_read_back() -> None:
+    data = portrait_data(Family.SD15)
+    assert switches_of(data) == {one.name: True for one in PORTRAIT_SWITCHES}, "every switch on"
+    for one in PORTRAIT_SWITCHES:
+        said = {**dict.fromkeys(SWITCHED_ON, True), one.name: False}
+        off = switched(data, said)
+        assert off[one.path] == one.off
+        assert switches_of(off) == said
+        from_json(PortraitSettings, off)
+    usual = from_json(PortraitSettings, switched(data, SWITCHED_ON))
+    assert (usual.makeup, usual.retouch, usual.background, usual.super_resolution) == (0, 0, 0, None)
+    assert usual.id_control is None
+    assert usual.second is not None
+    assert usual.fuse_before > 0 < usual.fuse_after
 
 
 def test_what_people_know_is_there_with_the_same_defaults() -> None:

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from easyphoto.errors import Conflict, InputError, NameRefused, NotFound, SpecError
 from easyphoto.events import Event
+from easyphoto.extras import IdControl
 from easyphoto.families import Family
 from easyphoto.orders import PortraitOrder, TrainOrder
 from easyphoto.ui import history
-from easyphoto.ui.knobs import portrait_defaults, train_defaults
+from easyphoto.ui.knobs import SWITCHED_ON, portrait_defaults, train_defaults
 from easyphoto.ui.ordering import PortraitForm, TrainForm, check_order, form_of, portrait_order, train_order
 from easyphoto.ui.studio import Studio
 from easyphoto.work import Failure, JobKind, JobState
@@ -109,16 +111,36 @@ def test_a_seed_of_minus_one_is_another_each_time(studio: Studio) -> None:
     assert len(drawn) == 8
 
 
+def test_the_id_controls_picture_is_handed_in_behind_the_templates(studio: Studio, tmp_path: Path) -> None:
+    publish(studio, "Anna")
+    own, mine = photos(tmp_path / "own", 2)
+    switches = {**SWITCHED_ON, "id_control": True}
+    form = portrait_form("Anna", uploads=(own,), id_picture=mine, values={"id_weight": 0.7}, switches=switches)
+    order, inputs = portrait_order(studio, form)
+    assert order.id_control == IdControl(weight=0.7)
+    assert [path.name for path in order.templates][-1] == own.name
+    assert order.id_picture == Path("inputs", inputs[-1].name)
+    assert order.id_picture.name == mine.name
+    assert form_of(studio, order).switches["id_control"]
+    off, handed = portrait_order(studio, replace(form, switches=SWITCHED_ON))
+    assert (off.id_control, off.id_picture, len(handed)) == (None, None, 1)
+
+
 def test_a_form_comes_back_from_its_order(studio: Studio) -> None:
     publish(studio, "Anna")
-    wanted = portrait_form("", "Anna", values={"seed": 11, "prompt": "rain", "fuse_before": 0.25}, second=False, stages=False)
+    values = {"seed": 11, "prompt": "rain", "fuse_before": 0.25, "retouch_ratio": 0.3, "face_shape_match": True}
+    switches = {**SWITCHED_ON, "second": False, "retouch": True, "fusion_after": False}
+    wanted = portrait_form("", "Anna", values=values, switches=switches, stages=False)
     order, _ = portrait_order(studio, wanted)
+    assert (order.second, order.fuse_before, order.fuse_after, order.retouch) == (None, 0.25, 0, 0.3)
+    assert (order.makeup, order.background, order.super_resolution) == (0, 0, None)
+    assert order.face_shape_match
     found = form_of(studio, order)
     assert found.people == ("", "Anna")
     assert {**found.values, "second_strength": 0, "second_steps": 0} == {
         **wanted.values, "second_strength": 0, "second_steps": 0,
     }  # fmt: skip
-    assert (found.gallery, found.second, found.stages) == (("studio-woman",), False, False)
+    assert (found.gallery, found.switches, found.stages) == (("studio-woman",), switches, False)
     assert form_of(studio, order, seed=99).values["seed"] == 99
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from easyphoto.jobs.host_settings import HOST_OPTIONS
 from easyphoto.records import Reason
 from easyphoto.settings import PROJECT_ROOT
-from easyphoto.training import judge
-from easyphoto.ui.knobs import PORTRAIT_GROUPS, PORTRAIT_MAIN, TRAIN_GROUPS
+from easyphoto.training import judge, scenes
+from easyphoto.ui.host import SENT_TO
+from easyphoto.ui.knobs import PORTRAIT_GROUPS, PORTRAIT_MAIN, PORTRAIT_SWITCHES, TRAIN_GROUPS
 from easyphoto.ui.options import CHINESE, SCRIPT, STYLE, chinese
 
 ROOM = PROJECT_ROOT / "easyphoto" / "ui"
@@ -57,16 +59,25 @@ def test_every_text_of_the_tabs_has_its_chinese() -> None:
     found = {text for path in ROOM.glob("*.py") for text in (*texts(path), *spans(path))}
     for group in (*TRAIN_GROUPS, *PORTRAIT_GROUPS, PORTRAIT_MAIN):
         found |= {group.title, *(knob.label for knob in group.knobs), *(knob.info for knob in group.knobs)}
+    found |= {switch.label for switch in PORTRAIT_SWITCHES}
     found |= {reason.value for reason in Reason}
     joined = {text for text in found if not re.search(r"[a-z]{2}", text) or text.strip("{} .") == ""}
     assert len(found) > 120
     assert not {text for text in found - joined - PLAIN if text not in known}
 
 
+def test_everything_on_a_hosts_own_pages_has_its_chinese() -> None:
+    # The WebUI puts what is said about a setting in brackets, and looks for the whole of each text.
+    said = [*(option.label for option in HOST_OPTIONS), *(f"({option.info})" for option in HOST_OPTIONS if option.info)]
+    said += [f"Send to {name}" for name in SENT_TO]
+    assert len(said) > 15
+    assert [text for text in said if text not in chinese()] == []
+
+
 def test_every_sentence_about_a_photo_has_its_chinese() -> None:
-    source = ast.parse(Path(judge.__file__).read_text(encoding="utf-8"))
+    sources = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in (judge, scenes)]
     forms = {
-        text for node in ast.walk(source) if isinstance(node, ast.JoinedStr)
+        text for source in sources for node in ast.walk(source) if isinstance(node, ast.JoinedStr)
         if (text := text_of(node)) and text.endswith(".") and len(text) > 30 and not text.startswith("{}")
     }  # fmt: skip
     patterns = [re.compile("(.+?)".join(map(re.escape, key.split("{}"))) + r"\Z", re.S) for key in chinese()]
