@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from easyphoto.settings import PROJECT_ROOT, calm_threads
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 calm_threads()
+with suppress(ImportError):  # a WebUI's environment has none
+    from hypothesis import HealthCheck, settings
+
+    # How quick the machine is, and what else runs there, is no property of the code.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
 
 

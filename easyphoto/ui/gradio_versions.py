@@ -72,10 +72,17 @@ def run_script(page: Part, script: str) -> None:
     page.load(None, None, None, **({"_js": code} if MAJOR < 4 else {"js": code}))
 
 
-def listen(event: Callable[..., Any], call: Callable[..., Any], inputs: set[Part], outputs: Sequence[Part]) -> None:
-    """Let an event call a function with a dict of values, at once and without a place in the queue."""
+def listen(
+    event: Callable[..., Any], call: Callable[..., Any], inputs: set[Part], outputs: Sequence[Part], latest: bool = False
+) -> None:
+    """Let an event call a function with a dict of values, at once and without a place in the queue.
+
+    While its answer is awaited Gradio 4 and newer drop the event when it happens again; `latest` lets the last one of these
+    happen afterwards. Gradio 3 lets all of them happen at once.
+    """
     hidden: dict[str, Any] = {"api_visibility": "private"} if MAJOR >= 6 else {"api_name": False}
-    event(call, inputs, list(outputs), queue=False, show_progress="hidden", **hidden)
+    again = {"trigger_mode": "always_last"} if latest and MAJOR >= 4 else {}
+    event(call, inputs, list(outputs), queue=False, show_progress="hidden", **hidden, **again)
 
 
 def upload(label: str, many: bool, endings: Sequence[str], **more: Any) -> Part:  # noqa: ANN401 (a component's settings)

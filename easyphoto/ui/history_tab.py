@@ -50,13 +50,13 @@ def build(controls: Controls) -> None:
 def wire(controls: Controls, desks: Desks) -> None:
     """Connect the events."""
     desk = desks.history
-    on, parts, page = controls.on, controls.parts, ("history_page",)
+    on, choose, parts, page = controls.on, controls.choose, controls.parts, ("history_page",)
     on(parts["history_refresh"].click, desk.refresh, FILTER, LIST)
     on(parts["history_tab"].select, desk.refresh, FILTER, LIST)
     for name in ("history_person", "history_template"):
-        on(parts[name].input, desk.narrow, FILTER, LIST)
+        choose(parts[name].input, desk.narrow, FILTER, LIST)
     on(parts["history_more"].click, desk.more, FILTER, LIST)
-    on(parts["history_picked_go"].click, desk.choose, (*FILTER, "history_picked"), LIST)
+    choose(parts["history_picked_go"].click, desk.choose, (*FILTER, "history_picked"), LIST)
     on(parts["history_save"].click, desk.save, page, ("history_notice", "history_saved"))
     on(parts["history_delete"].click, desk.ask, page, ("history_notice", "history_confirm"))
     on(parts["history_keep"].click, desk.keep, page, ("history_notice", "history_confirm"))

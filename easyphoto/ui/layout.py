@@ -69,7 +69,13 @@ class Controls:
                     name = f"{tab}_{knob.name}"
                     self.keep(name, _knob(knob, elem_id(name), values[knob.name], visible))
 
-    def on(self, event: Callable[..., Any], call: Handler, inputs: Iterable[str], outputs: Sequence[str]) -> None:
+    def choose(self, event: Callable[..., Any], call: Handler, inputs: Iterable[str], outputs: Sequence[str]) -> None:
+        """As `on`, for a choice: whatever was chosen while an answer was awaited, the last of it is asked for as well."""
+        self.on(event, call, inputs, outputs, latest=True)
+
+    def on(
+        self, event: Callable[..., Any], call: Handler, inputs: Iterable[str], outputs: Sequence[str], latest: bool = False
+    ) -> None:
         """Let an event call a handler with some controls' values, and change others by what it returns."""
         named = {name: self.parts[name] for name in inputs}
 
@@ -79,7 +85,7 @@ class Controls:
             found = found or {outputs[0]: Change()}
             return {self.parts[name]: _for_gradio(value) for name, value in found.items()}
 
-        versions.listen(event, called, set(named.values()), [self.parts[name] for name in outputs])
+        versions.listen(event, called, set(named.values()), [self.parts[name] for name in outputs], latest)
 
 
 def elem_id(name: str) -> str:

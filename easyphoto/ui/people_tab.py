@@ -50,11 +50,11 @@ def wire(controls: Controls, desks: Desks) -> None:
     def take_in(values: dict[str, Any]) -> dict[str, Any]:
         return {**desk.take_in(values, versions.files(values["people_import"])), "people_import": None}
 
-    on, parts, page = controls.on, controls.parts, ("people_page",)
+    on, choose, parts, page = controls.on, controls.choose, controls.parts, ("people_page",)
     on(parts["people_refresh"].click, desk.refresh, page, LIST)
     on(parts["people_tab"].select, desk.refresh, page, LIST)
-    on(parts["people_kind"].input, desk.choose_kind, (*page, "people_kind"), LIST)
-    on(parts["people_chosen_go"].click, desk.choose, (*page, "people_chosen"), LIST)
+    choose(parts["people_kind"].input, desk.choose_kind, (*page, "people_kind"), LIST)
+    choose(parts["people_chosen_go"].click, desk.choose, (*page, "people_chosen"), LIST)
     on(parts["people_rename"].click, desk.rename, (*page, "people_name"), LIST)
     on(parts["people_export"].click, desk.export, page, LIST)
     on(parts["people_import"].upload, take_in, (*page, "people_import"), (*LIST, "people_import"))

@@ -65,11 +65,11 @@ def wire(controls: Controls, desks: Desks) -> None:
     """Connect the events."""
     desk = desks.portrait
     page = ("portrait_page",)
-    on, parts = controls.on, controls.parts
+    on, choose, parts = controls.on, controls.choose, controls.parts
     sent = tuple(name for name in SENT if name in parts)
     ways = _with_files(desk.templates)
     on(parts["portrait_source"].change, _switched(ways), WAYS, (*FACES, "portrait_shelf", "portrait_one", "portrait_many"))
-    on(parts["portrait_chosen_go"].click, ways, WAYS, FACES)
+    choose(parts["portrait_chosen_go"].click, ways, WAYS, FACES)
     for name in ("portrait_upload", "portrait_batch"):
         on(parts[name].change, ways, WAYS, FACES)
     on(parts["portrait_generate"].click, _sending(sent, desk, _with_files(desk.generate)), FORM, (*PANEL, *sent))
@@ -77,10 +77,10 @@ def wire(controls: Controls, desks: Desks) -> None:
     on(parts["portrait_poll"].click, _sending(sent, desk, desk.poll), page, (*PANEL, *sent))
     on(parts["portrait_refresh"].click, desk.refresh, (*page, *PEOPLE, UPSCALERS), LISTS)
     on(parts["portrait_tab"].select, desk.refresh, (*page, *PEOPLE, UPSCALERS), LISTS)
-    on(parts["portrait_lcm"].input, desk.accelerate, (*page, "portrait_lcm"), LISTS)
-    on(parts[PEOPLE[0]].input, desk.choose_person, (*page, *PEOPLE), LISTS)
+    choose(parts["portrait_lcm"].input, desk.accelerate, (*page, "portrait_lcm"), LISTS)
+    choose(parts[PEOPLE[0]].input, desk.choose_person, (*page, *PEOPLE), LISTS)
     picked = _sending(sent, desk, desk.choose)
-    on(parts["portrait_picked_go"].click, picked, (*page, "portrait_picked"), ("portrait_notice", *CHOSEN, *sent))
+    choose(parts["portrait_picked_go"].click, picked, (*page, "portrait_picked"), ("portrait_notice", *CHOSEN, *sent))
     on(parts["portrait_save"].click, desk.save, page, ("portrait_notice", "portrait_saved"))
 
 
@@ -119,7 +119,7 @@ def _settings(controls: Controls, studio: Studio) -> None:
             controls.group("portrait", group, values)
         picture = versions.upload(
             "Picture for the ID control, in place of the person's reference photo", False, sorted(EXTENSIONS),
-            elem_id=elem_id(ID_PICTURE), height=120,
+            elem_id=elem_id(ID_PICTURE), height=150,
         )  # fmt: skip
         controls.keep(ID_PICTURE, picture)
 

@@ -69,9 +69,9 @@ def wire(controls: Controls, desks: Desks) -> None:
     controls.on(controls["train_resume"].click, desk.resume, page, PANEL)
     controls.on(controls["train_poll"].click, desk.poll, page, OPENED)
     kinds = (*page, "train_model", "train_kind", "train_preset")
-    controls.on(controls["train_preset"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
-    controls.on(controls["train_model"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
-    controls.on(controls["train_kind"].input, desk.choose_kind, kinds, ("train_notice", *_KIND, *KNOBS))
+    controls.choose(controls["train_preset"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
+    controls.choose(controls["train_model"].input, desk.choose_model, kinds, ("train_notice", *KNOBS))
+    controls.choose(controls["train_kind"].input, desk.choose_kind, kinds, ("train_notice", *_KIND, *KNOBS))
 
 
 def _photos(controls: Controls) -> None:

@@ -64,7 +64,7 @@ def test_what_is_no_plain_web_address_is_refused_before_it_is_looked_up(url: str
     assert "\n" not in str(refused.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.one_of(st.text(), st.text().map("http://{}".format), st.from_regex(r"https?://[^/]*:?[0-9]*/?.*")))
 def test_whatever_is_written_is_an_address_or_a_sentence(internet: Internet, url: str) -> None:
     internet.nobody_knows = True

@@ -48,7 +48,7 @@ def test_names_shapes_and_metadata_are_read_without_the_weights(tmp_path: Path) 
         read_header(tmp_path / "b.safetensors")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(header=st.binary(max_size=64) | st.dictionaries(NAMES, ENTRY, max_size=4).map(lambda value: json.dumps(value).encode()))
 def test_any_header_is_read_or_refused(tmp_path: Path, header: bytes) -> None:
     with contextlib.suppress(InputError, Refused):
