@@ -18,7 +18,6 @@ from PIL import Image
 
 from easyphoto.api.application import create_app
 from easyphoto.api.options import ApiOptions, Rates
-from easyphoto.api.protocol import Protocol
 from easyphoto.api.service import Service
 from easyphoto.api.tokens import TokenStore
 from easyphoto.records import Box, Face, Photo, PhotoScores, PreparedPhoto, PreparedSet, Reason, Verdict
@@ -56,9 +55,9 @@ def settings_in(home: Path, base_model: Path | None = None) -> Settings:
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[int]:
-    """The port of a server that runs in a thread."""
-    config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
+def listening(app: Any, http: Any = "h11") -> Iterator[int]:
+    """The port of a server that runs in a thread; a WebUI's environment has no other HTTP than h11."""
+    config = uvicorn.Config(app, port=0, http=http, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -74,12 +73,14 @@ def listening(app: Any) -> Iterator[int]:
 
 @contextmanager
 def served(home: Path, options: ApiOptions | None = None, base_model: Path | None = None) -> Iterator[Rig]:
-    """A server with two owners."""
+    """A server with two owners, which reads HTTP as ours does."""
+    from easyphoto.api.protocol import Protocol
+
     tokens = TokenStore(home)
     mine, theirs = tokens.add("local"), tokens.add("Berta")
     service = Service(settings_in(home, base_model), options or ApiOptions(rates=UNHURRIED))
     try:
-        with listening(create_app(service)) as port:
+        with listening(create_app(service), Protocol) as port:
             clients = [_client(port, token) for token in (mine, theirs, None)]
             yield Rig(service=service, port=port, mine=clients[0], theirs=clients[1], nobody=clients[2])
             for client in clients:
