@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError, NotFound, StorageError
@@ -77,12 +78,32 @@ def write_new(path: Path, data: bytes) -> None:
         NotFound: The folder does not exist.
     """
     try:
-        with path.open("xb") as file:
-            file.write(data)
-            file.flush()
+        with path.open("xb", buffering=0) as file:
+            _write_all(file, data)
             begin_writing(file.fileno())
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def write_plainly(path: Path, data: bytes) -> None:
+    """Write a file whose loss is none: its reader takes half of it, which a crash may leave, for no file at all.
+
+    Raises:
+        StorageError: The disk is full, read-only or closed to us.
+        NotFound: The folder does not exist.
+    """
+    try:
+        with path.open("wb", buffering=0) as file:
+            _write_all(file, data)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write without a buffer, which costs a small file more than the writing; a disk that fills takes a part at first."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def begin_writing(descriptor: int) -> None:

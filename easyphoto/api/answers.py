@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from easyphoto.api.problems import TITLES
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import NotFound
 from easyphoto.store.codec import to_json
 from easyphoto.work import Job
@@ -54,7 +54,7 @@ async def file(request: Request, path: Path, media_type: str, sha256: str | None
     """
     if sha256 is not None and is_known(request, f'"{sha256}"'):
         return Response(status_code=304, headers={"ETag": f'"{sha256}"'})
-    data = await run_in_threadpool(_read, path)
+    data = await in_thread(_read, path)
     tag = f'"{sha256 or hashlib.sha256(data).hexdigest()}"'
     if is_known(request, tag):
         return Response(status_code=304, headers={"ETag": tag})

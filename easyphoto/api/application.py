@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
@@ -19,6 +20,7 @@ from easyphoto.api.options import Limits
 from easyphoto.api.problems import add_handlers
 from easyphoto.api.routes import jobs, people, portraits, results, scenes, server
 from easyphoto.api.service import Service
+from easyphoto.api.shortcut import Shortcut
 from easyphoto.api.tokens import TokenStore
 
 ROOT = "/easyphoto"
@@ -50,6 +52,7 @@ def create_app(
         app.include_router(router)
     app.state.routes = tuple(route for router in (*ROUTERS, older) for route in router.routes)
     add_handlers(app)
+    app.add_middleware(Shortcut, routes=[route for route in app.state.routes if isinstance(route, APIRoute)])
     app.add_middleware(Guard, service=service, authenticator=authenticator)
     return app
 
@@ -92,9 +95,15 @@ class Below(BaseRoute):
         self.name = "easyphoto"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether a request is ours."""
-        ours = scope["type"] == "http" and (scope["path"] == self.root or scope["path"].startswith(f"{self.root}/"))
-        return (Match.FULL if ours else Match.NONE), {}
+        """Whether a request is ours, as Starlette asks it."""
+        return (Match.FULL if self.is_ours(scope) else Match.NONE), {}
+
+    def is_ours(self, scope: Scope) -> bool:
+        """Whether a request is for something below the path."""
+        if scope["type"] != "http":
+            return False
+        path: str = scope["path"]
+        return path == self.root or path.startswith(f"{self.root}/")
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let our application answer."""

@@ -32,8 +32,11 @@ _TRIES = Rates(reads=0.2, reads_burst=10)
 _SHORTEST_PASSWORD = 8
 
 
-def with_pages(api: FastAPI, options: ApiOptions, add: AddPages) -> FastAPI:
-    """An application that shows pages around our routes, and lives as long as they do."""
+def with_pages(api: FastAPI, options: ApiOptions, add: AddPages) -> ASGIApp:
+    """An application that shows pages around our routes, and lives as long as they do.
+
+    Our routes have a guard of their own, stricter than the pages' door, and are reached past all that belongs to the pages.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -42,10 +45,13 @@ def with_pages(api: FastAPI, options: ApiOptions, add: AddPages) -> FastAPI:
 
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     add(outer)
-    # In front: the pages take every path.
-    outer.router.routes.insert(0, Below(ROOT, api))
     outer.add_middleware(Door, options=options)
-    return outer
+    below = Below(ROOT, api)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        await (api if below.is_ours(scope) else outer)(scope, receive, send)
+
+    return front
 
 
 def users_of(said: str) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +32,7 @@ from easyphoto.api.legacy_orders import Begun, start_portraits, start_training
 from easyphoto.api.problems import Refused
 from easyphoto.api.routing import owner_of
 from easyphoto.api.stream import waited
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import EasyPhotoError, NotFound
 from easyphoto.work import Job
 
@@ -80,7 +80,7 @@ async def _serve(request: Request, service: Service, kind: Kind) -> Response:
     """Hand a job in, wait for its end, and answer with it."""
     fields = await _fields(request, service)
     try:
-        begun = await run_in_threadpool(kind.start, service, owner_of(request), fields)
+        begun = await in_thread(kind.start, service, owner_of(request), fields)
         job = await _end_of(request, service, begun.job)
     except Refused:
         raise
@@ -90,7 +90,7 @@ async def _serve(request: Request, service: Service, kind: Kind) -> Response:
         return _response(kind.plain(f"{kind.error}{error}"))
     if job is None:
         return _response(kind.plain(f"{kind.error}the server stops; the job goes on when it runs again."))
-    return await run_in_threadpool(lambda: _response(kind.done(service, begun, job)))
+    return await in_thread(lambda: _response(kind.done(service, begun, job)))
 
 
 async def _fields(request: Request, service: Service) -> Fields:
@@ -104,7 +104,7 @@ async def _fields(request: Request, service: Service) -> Fields:
     if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
         raise Refused(413, f"the JSON has more than {most:,} parts; send less at once")
     try:
-        body = await run_in_threadpool(json.loads, data)
+        body = await in_thread(json.loads, data)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "the body is no JSON; send a JSON object in UTF-8") from error
     if not isinstance(body, dict):
@@ -122,7 +122,7 @@ async def _end_of(request: Request, service: Service, job: Job) -> Job | None:
         while True:
             changed = feed.changed
             try:
-                job = await run_in_threadpool(service.store.get, job.id)
+                job = await in_thread(service.store.get, job.id)
             except NotFound as error:
                 raise NotFound("the job was deleted before it ended; hand it in again") from error
             if job.state.ended:

@@ -71,7 +71,9 @@ def problem(instance: str, status: int, code: str, detail: str, errors: Sequence
 
 
 def answer(instance: str, error: EasyPhotoError) -> Response:
-    """The response for one of our errors."""
+    """The response for one of our errors; what is the server's own fault is logged too."""
+    if error.http_status >= 500:
+        logger.warning("%s at %s: %s", error.code, instance, error)
     found = problem(instance, error.http_status, error.code, str(error), getattr(error, "errors", ()))
     headers: Mapping[str, str] = getattr(error, "headers", {})
     return problem_response(found, headers)
@@ -103,8 +105,6 @@ def add_handlers(app: FastAPI) -> None:
 async def _ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, EasyPhotoError):
         raise error
-    if error.http_status >= 500:
-        logger.warning("%s at %s: %s", error.code, request.url.path, error)
     return answer(request.url.path, error)
 
 

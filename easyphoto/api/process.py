@@ -12,6 +12,7 @@ from contextlib import closing
 from types import FrameType, TracebackType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from easyphoto.api.application import create_app
 from easyphoto.api.front import AddPages, with_pages
@@ -122,8 +123,8 @@ def run(
     store = JobStore(settings.home)
     companions = Companions(settings, options, store)
     with closing(Service(settings, options, store, companions.worker_alive)) as service:
-        app = create_app(service, background=companions)
-        app = app if pages is None else with_pages(app, options, pages(service))
+        api = create_app(service, background=companions)
+        app: ASGIApp = api if pages is None else with_pages(api, options, pages(service))
         # uvicorn's own log of requests holds their queries; the guard writes one without.
         config = uvicorn.Config(
             app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from easyphoto.api import jsonbody
@@ -15,6 +14,7 @@ from easyphoto.api.forms import Form, read_form
 from easyphoto.api.models import faults
 from easyphoto.api.options import Limits
 from easyphoto.api.problems import BadFields, Refused, bad_field
+from easyphoto.api.threads import in_thread
 from easyphoto.api.uploads import Handed
 from easyphoto.api.wire import FieldProblem
 from easyphoto.errors import EasyPhotoError, SpecError
@@ -84,7 +84,7 @@ async def read_json(request: Request, limits: Limits) -> Any:  # noqa: ANN401 (a
         body += piece
     if len(body) < _LARGE:
         return jsonbody.parse(bytes(body), limits)
-    return await run_in_threadpool(jsonbody.parse, bytes(body), limits)
+    return await in_thread(jsonbody.parse, bytes(body), limits)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import EasyPhotoError, NotFound
 from easyphoto.events import Event
 from easyphoto.jobs.turns import Turns
@@ -121,14 +122,14 @@ class Hub:
         while not self.closed:
             try:
                 if since is None:
-                    since = await asyncio.to_thread(Turns(self._store).version)
+                    since = await in_thread(Turns(self._store).version)
                 since = await self._look(since)
             except EasyPhotoError as error:
                 logger.warning("the queue cannot be looked at: %s", error)
             await asyncio.sleep(TICK)
 
     async def _look(self, since: int) -> int:
-        changes = await asyncio.to_thread(self._store.changes, since)
+        changes = await in_thread(self._store.changes, since)
         for job in changes:
             since = max(since, job.version)
             if job.state.ended:
@@ -137,7 +138,7 @@ class Hub:
                 self._feeds[job.id].job = job
         open_feeds = [feed for feed in self._feeds.values() if not feed.over]
         if open_feeds:
-            for feed, events in await asyncio.to_thread(self._read, open_feeds):
+            for feed, events in await in_thread(self._read, open_feeds):
                 _take(feed, events)
         return since
 
@@ -149,13 +150,13 @@ class Hub:
         yield b"retry: 2000\n\n"
         with self.follow(job) as feed, suppress(NotFound):
             # Once more, now that the feed is known: it may have changed since the caller looked.
-            feed.job = await asyncio.to_thread(self._store.get, job.id)
+            feed.job = await in_thread(self._store.get, job.id)
             while not self.closed:
                 changed = feed.changed
                 over = feed.over
                 said, last = feed.behind(after), feed.seen
                 if said is None:
-                    events = await asyncio.to_thread(self._store.events, job.id, after)
+                    events = await in_thread(self._store.events, job.id, after)
                     said = b"".join(message(event, number) for number, event in events)
                     last = events[-1][0] if events else after
                 if said:
@@ -165,7 +166,7 @@ class Hub:
                     yield _message("end", json.dumps(to_json(feed.job)))
                     return
                 if not said and not await waited(changed, PING):
-                    await asyncio.to_thread(self._store.get, job.id)  # NotFound where it was deleted meanwhile
+                    await in_thread(self._store.get, job.id)  # NotFound where it was deleted meanwhile
                     yield b": ping\n\n"
 
 

@@ -5,6 +5,7 @@ WAL mode (sqlite.org/wal.html); what must outlive a power cut is committed with 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -55,13 +56,34 @@ class BrokenRow(sqlite3.DatabaseError):
     """A row holds what none of ours can hold: the file was damaged."""
 
 
+class _Failed(Exception):
+    """SQLite refused, in the file of that inode."""
+
+    def __init__(self, inode: int, error: sqlite3.Error) -> None:
+        super().__init__(str(error))
+        self.inode, self.error = inode, error
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that knows whether its commits are flushed."""
+
+    _flushed: bool | None = None
+
+    def flush_commits(self, flushed: bool) -> None:
+        """Whether a commit waits for the disk from now on."""
+        if flushed is not self._flushed:
+            self.execute(f"PRAGMA synchronous={'FULL' if flushed else 'NORMAL'}")
+            self._flushed = flushed
+
+
 class Database:
     """Runs pieces of work on the database at `path`; `fill` writes a new one's rows from the truth on the disk."""
 
     def __init__(self, path: Path, fill: Work[None]) -> None:
         self.path = path
+        self._name = str(path)
         self._fill = fill
-        self._idle: list[tuple[int, sqlite3.Connection]] = []
+        self._idle: list[tuple[int, _Connection]] = []
         self._guard = threading.Lock()
         self._closed = False
         make_folder(path.parent)
@@ -69,7 +91,7 @@ class Database:
 
     def read(self, work: Work[T]) -> T:
         """Run `work`, which only reads."""
-        return self._healing(lambda: self._run(work))
+        return self._healing(work)[1]
 
     def write(self, work: Work[T], durable: bool = True) -> T:
         """Run `work` in one transaction; `durable` flushes it to the disk before this returns. It may be run twice.
@@ -78,8 +100,8 @@ class Database:
             StorageError: The disk is full or cannot be written, or another process holds the database too long.
         """
 
-        def transaction(connection: sqlite3.Connection) -> T:
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        def transaction(connection: _Connection) -> T:
+            connection.flush_commits(durable)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 value = work(connection)
@@ -91,10 +113,9 @@ class Database:
             return value
 
         while True:
-            before = self._inode()
-            value = self._healing(lambda: self._run(transaction))
+            inode, value = self._healing(transaction)
             # Set aside by another process meanwhile: what was written went into the old file.
-            if before in (0, self._inode()):
+            if inode == self._inode():
                 return value
 
     def close(self) -> None:
@@ -105,21 +126,24 @@ class Database:
                 connection.close()
             self._idle.clear()
 
-    def _run(self, work: Work[T]) -> T:
+    def _run(self, work: Callable[[_Connection], T]) -> tuple[int, T]:
+        """What `work` returns, behind the inode of the file that it was done in."""
         inode, connection = self._take()
         try:
             value = work(connection)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise _Failed(inode, error) from error
             raise
         with self._guard:
             if not self._closed and len(self._idle) < _KEPT_OPEN:
                 self._idle.append((inode, connection))
-                return value
+                return inode, value
         connection.close()
-        return value
+        return inode, value
 
-    def _take(self) -> tuple[int, sqlite3.Connection]:
+    def _take(self) -> tuple[int, _Connection]:
         inode = self._inode()
         with self._guard:
             while self._idle:
@@ -127,28 +151,30 @@ class Database:
                 if known == inode:
                     return known, connection
                 connection.close()
-        return inode, _connect(self.path)
+        try:
+            return inode, _connect(self.path)
+        except sqlite3.Error as error:
+            raise _Failed(inode, error) from error
 
     def _inode(self) -> int:
         try:
-            return self.path.stat().st_ino
+            return os.stat(self._name).st_ino  # noqa: PTH116 (asked several times for each job)
         except OSError:
             return 0
 
-    def _healing(self, run: Callable[[], T]) -> T:
-        inode = self._inode()
+    def _healing(self, work: Callable[[_Connection], T]) -> tuple[int, T]:
         try:
-            return run()
-        except sqlite3.Error as error:
-            if not _is_broken(error, self.path):
-                raise _storage_error(self.path, error) from error
+            return self._run(work)
+        except _Failed as failed:
+            if not _is_broken(failed.error, self.path):
+                raise _storage_error(self.path, failed.error) from failed.error
             # What SQLite's own check may not find: it is not to be trusted, unless another process has replaced it already.
-            distrusted = inode if "malformed" in str(error) else None
+            distrusted = failed.inode if "malformed" in str(failed.error) else None
         self._heal(distrusted)
         try:
-            return run()
-        except sqlite3.Error as error:
-            raise _storage_error(self.path, error) from error
+            return self._run(work)
+        except _Failed as failed:
+            raise _storage_error(self.path, failed.error) from failed.error
 
     def _heal(self, distrusted: int | None = None) -> None:
         """Leave a sound database at the path, whatever is there now; a file of the inode `distrusted` is none."""
@@ -188,10 +214,12 @@ def next_version(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> _Connection:
     """A connection that any one thread at a time may use; never makes a file."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
     connection.row_factory = sqlite3.Row
     return connection
 

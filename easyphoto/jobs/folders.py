@@ -1,33 +1,27 @@
 """A queued job as files: what was ordered, its inputs, its events and log, and how it ended. These files are the truth.
 
-The database beside them is an index that can be made anew from them (`recovery`). A folder is built under a name that
-nobody looks at and renamed when it is whole, so a folder with a job's name always holds its order and its inputs.
+The database beside them is an index that can be made anew from them (`recovery`). A folder with a job's name always holds its
+order and its inputs (`building`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO
 
-from easyphoto.errors import NotFound, PhotoError, SpecError, ToolMissing
-from easyphoto.files import begin_writing, flush_file, flush_folder, storage_error, write_new, write_text
-from easyphoto.imaging.metadata import without_private_metadata
+from easyphoto.errors import NotFound, SpecError
+from easyphoto.files import flush_folder, storage_error, write_plainly, write_text
 from easyphoto.orders import CheckOrder, DrillOrder, Order, PortraitOrder, TrainOrder
-from easyphoto.store.codec import dumps, from_json, loads, to_json
-from easyphoto.store.locks import abandoned, locked
-from easyphoto.store.paths import make_folder
+from easyphoto.store.codec import dumps, from_json, loads
 from easyphoto.work import Failure, JobKind, JobState
 
 KIND_OF: dict[type, JobKind] = {
@@ -37,10 +31,6 @@ ORDER = "order.json"
 MAKING, DELETED = ".making-", ".deleted-"
 """Beginnings of the names of folders that are being built, and that are being removed."""
 _ID = re.compile(r"[0-9a-f]{16}")
-_BUILDER = ".builder"
-"""Locked in a folder that is being built, by the process that builds it."""
-_SURELY_FORSAKEN = 3600.0
-"""Seconds without any change after which a folder is nobody's, whose builder died between two steps of its making."""
 _TAIL = 20
 """Lines of the log that a failure carries."""
 _LONGEST_INPUT = 120
@@ -127,11 +117,6 @@ class QueueFolder:
         """Exists once the webhook has been told, or given up."""
         return self.root / "told"
 
-    def write_order(self, slip: Slip, order: Order) -> None:
-        """Write down what was ordered, in a folder that is being made; raises StorageError."""
-        text = json.dumps({"slip": to_json(slip), "order": to_json(order)}, ensure_ascii=False, indent=1)
-        write_new(self.order, text.encode("utf-8"))
-
     def read_order(self) -> tuple[Slip, Order]:
         """What was ordered.
 
@@ -153,11 +138,13 @@ class QueueFolder:
     def write_end(self, end: End) -> End:
         """Write down how the job ended, once: an end that is there already stays, and is returned.
 
-        That a job is done is told by its result's folder too, which has been flushed: its end need not be.
+        That a job is done is told by its result's folder too, which has been flushed: its end need not be, nor be whole.
         """
         known = self.read_end()
-        if known is None:
-            write_text(self.end, dumps(end), flushed=end.state is not JobState.DONE)
+        if known is None and end.state is JobState.DONE:
+            write_plainly(self.end, dumps(end).encode("utf-8"))
+        elif known is None:
+            write_text(self.end, dumps(end))
         return known or end
 
     def read_end(self) -> End | None:
@@ -217,109 +204,6 @@ def _shortened(name: str) -> str:
         stem, dot, ending = name, "", ""
     room = _LONGEST_INPUT - len((dot + ending).encode())
     return stem.encode()[:room].decode("utf-8", "ignore") + dot + ending
-
-
-def make_job_folder(queue: Path, slip: Slip, order: Order, inputs: Sequence[Input]) -> tuple[Path, Slip]:
-    """Build a job's folder under a name that nobody looks at; returns it with the slip, the request's digest filled in.
-
-    Raises:
-        SpecError: An input's name is none of `input_name`.
-        StorageError: The disk is full or cannot be written; nothing is left.
-    """
-    making = QueueFolder(make_folder(queue / f"{MAKING}{slip.id}"))
-    try:
-        with locked(making.root / _BUILDER, f"the job {slip.id}", remove=True):
-            slip = _fill(making, slip, order, inputs)
-    except BaseException:
-        shutil.rmtree(making.root, ignore_errors=True)
-        raise
-    return making.root, slip
-
-
-def _fill(making: QueueFolder, slip: Slip, order: Order, inputs: Sequence[Input]) -> Slip:
-    digests = [(item.name, _copy(item, making.inputs)) for item in inputs]
-    request = json.dumps([slip.kind.value, to_json(order), sorted(digests)], sort_keys=True)
-    slip = replace(slip, fingerprint=slip.fingerprint or hashlib.sha256(request.encode()).hexdigest())
-    making.write_order(slip, order)
-    return slip
-
-
-def remove_forsaken(queue: Path) -> None:
-    """Remove what a killed process or a power cut left half made or half removed; what one is building right now stays."""
-    for folder in queue.glob(f"{DELETED}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in queue.glob(f"{MAKING}*"):
-        if abandoned(folder / _BUILDER) or _surely_forsaken(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    for job in job_folders(queue):
-        if is_cut_off(job.order):
-            shutil.rmtree(job.root, ignore_errors=True)
-
-
-def _surely_forsaken(folder: Path) -> bool:
-    """Whether nobody says that they build the folder, and nobody touched it for long."""
-    with suppress(OSError):
-        mark = folder / _BUILDER
-        signed = mark.exists() and mark.stat().st_size > 0
-        return not signed and time.time() - folder.stat().st_mtime > _SURELY_FORSAKEN
-    return False
-
-
-def _copy(item: Input, folder: Path) -> str:
-    """Copy one input in; returns the digest of its content."""
-    number, slash, name = item.name.partition("/")
-    if not (slash and number.isdigit() and item.name == input_name(int(number), name)):
-        raise SpecError(f"the input {item.name!r} has a name that is not safe; name it with input_name")
-    path = make_folder(folder / number) / name
-    try:
-        with path.open("xb") as target:
-            digest = _pour(item.data, target)
-            target.flush()
-            begin_writing(target.fileno())
-    except FileNotFoundError as error:
-        raise NotFound(f"{item.data if isinstance(item.data, Path) else path} does not exist; check the name") from error
-    except OSError as error:
-        raise storage_error(path, error) from error
-    return digest
-
-
-def _pour(data: bytes | Path, target: IO[bytes]) -> str:
-    """Write what was handed in, a picture without all it says beside its pixels; returns the digest of what was written."""
-    content = data if isinstance(data, bytes) else data.read_bytes()
-    # What is no picture is taken as it is: the job will say so in its verdict.
-    with suppress(PhotoError, ToolMissing):
-        content = without_private_metadata(content)
-    target.write(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def put_in_place(folder: Path, place: Path, last: str) -> None:
-    """Rename a finished folder to its place and flush it with all its files, the one called `last` after the others.
-
-    The rename comes first, for a journalling file system then writes all of it at once, where it would take one turn for each
-    file and one for the name. What a power cut leaves in between is known by `is_cut_off`.
-
-    Raises:
-        StorageError: The disk is full or broken; nothing is left at the place.
-    """
-    try:
-        folder.rename(place)
-    except OSError as error:
-        raise storage_error(place, error) from error
-    try:
-        for path in sorted((path for path in place.rglob("*") if path.is_file()), key=lambda path: path.name == last):
-            flush_file(path)
-    except OSError as error:
-        shutil.rmtree(place, ignore_errors=True)
-        raise storage_error(place, error) from error
-    flush_folder(place.parent)
-
-
-def is_cut_off(last: Path) -> bool:
-    """Whether a folder was put in place without being flushed before a power cut: its last file never reached the disk."""
-    with suppress(FileNotFoundError):
-        return last.stat().st_size == 0
-    return False
 
 
 def remove_folder(folder: Path) -> tuple[Path, ...]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from easyphoto.errors import EasyPhotoError
 from easyphoto.files import write_new
-from easyphoto.jobs.folders import DELETED, MAKING, is_cut_off, put_in_place
+from easyphoto.jobs.building import is_cut_off, put_in_place
+from easyphoto.jobs.folders import DELETED, MAKING
 from easyphoto.jobs.rows import result_path
 from easyphoto.store.codec import dumps, loads
 from easyphoto.store.paths import Home, make_folder
@@ -58,7 +59,7 @@ class ResultFolder:
         if known is not None:
             shutil.rmtree(self._making, ignore_errors=True)
             return known
-        put_in_place(self._making, self._place, result_path(self._place).name)
+        put_in_place(self._making, self._place, (*(file.name for file in self._files), result_path(self._place).name))
         return result
 
 

@@ -71,10 +71,14 @@ def subject_in(column: str) -> TrainKind:
     return next((kind for kind in TrainKind if kind.value == named and "/" in column), TrainKind.PERSON)
 
 
-def insert(connection: sqlite3.Connection, entry: Entry) -> None:
-    """Add a job's row behind all others, unless it is there already or its owner has another job with its key."""
+def insert(connection: sqlite3.Connection, entry: Entry) -> Job:
+    """Add a job's row behind all others, unless it is there already or its owner has another job with its key.
+
+    Returns:
+        The job of the row, as it is where the row was new.
+    """
     slip, end, subject = entry.slip, entry.end, subject_of(entry.order)
-    names = names_in(entry.order, subject)
+    names, version = names_in(entry.order, subject), next_version(connection)
     connection.execute(
         "INSERT OR IGNORE INTO jobs (id, owner, kind, state, priority, created, started, ended, attempt, failure, person,"
         " people, idempotency_key, fingerprint, webhook, webhook_tries, cancel_asked, age_at_end, version)"
@@ -83,8 +87,15 @@ def insert(connection: sqlite3.Connection, entry: Entry) -> None:
             slip.id, slip.owner, slip.kind.value, (end.state if end else JobState.QUEUED).value, slip.priority, slip.created,
             end and end.started, end and end.ended, end.attempt if end else 0, _failure_text(end), names[0] if names else None,
             people_column(names, subject), slip.idempotency_key, slip.fingerprint, slip.webhook, TOLD if entry.told else 0,
-            int(entry.cancel_asked), age(connection) if end else None, next_version(connection),
+            int(entry.cancel_asked), age(connection) if end else None, version,
         ),
+    )  # fmt: skip
+    return Job(
+        id=slip.id, kind=slip.kind, owner=slip.owner, state=end.state if end else JobState.QUEUED, created=slip.created,
+        priority=slip.priority, started=end.started if end else None, ended=end.ended if end else None,
+        attempt=end.attempt if end else 0, failure=end.failure if end else None, person=names[0] if names else None,
+        subject=subject if names else TrainKind.PERSON, idempotency_key=slip.idempotency_key, cancel_asked=entry.cancel_asked,
+        version=version,
     )  # fmt: skip
 
 

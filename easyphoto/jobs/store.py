@@ -15,6 +15,7 @@ from pathlib import Path
 from easyphoto.errors import Conflict, EasyPhotoError, NotFound, SpecError
 from easyphoto.events import Event
 from easyphoto.files import write_text
+from easyphoto.jobs.building import Builder, Places, put_in_place
 from easyphoto.jobs.database import Database, next_version
 from easyphoto.jobs.eventlog import EventReader
 from easyphoto.jobs.folders import (
@@ -25,10 +26,8 @@ from easyphoto.jobs.folders import (
     Slip,
     input_name,
     is_id,
-    make_job_folder,
     new_id,
     now,
-    put_in_place,
     remove_folder,
 )
 from easyphoto.jobs.recovery import refill
@@ -105,6 +104,7 @@ class JobStore:
         self.root = home
         self.queue = home / "queue"
         self.database = Database(self.queue / "jobs.sqlite", lambda connection: refill(connection, home))
+        self._builder, self._places = Builder(self.queue), Places(self._last_place)
         self._reader = EventReader()
 
     def submit(self, new: NewJob, inputs: Sequence[Input] = ()) -> Job:
@@ -117,13 +117,13 @@ class JobStore:
         """
         slip = Slip(
             id=new_id(), kind=kind_of(new.order), owner=new.owner, created=now(), priority=new.priority,
-            place=self._next_place(), idempotency_key=new.idempotency_key, fingerprint=new.fingerprint or "",
+            place=self._places.next(), idempotency_key=new.idempotency_key, fingerprint=new.fingerprint or "",
             webhook=new.webhook,
         )  # fmt: skip
-        making, slip = make_job_folder(self.queue, slip, new.order, inputs)
+        making, slip = self._builder.build(slip, new.order, inputs)
         folder = self.folder(slip.id)
         try:
-            put_in_place(making, folder, ORDER)
+            put_in_place(making, folder, (*(f"inputs/{item.name}" for item in inputs), ORDER))
             # The folder is flushed; a row that a power cut takes is made anew from it.
             job = self.database.write(
                 lambda connection: _enter(connection, Entry(slip=slip, order=new.order)), durable=False
@@ -294,11 +294,12 @@ class JobStore:
         return {state: int(found.get(state.value, 0)) for state in JobState}
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database and of the mark."""
+        self._builder.close()
         self.database.close()
 
-    def _next_place(self) -> int:
-        sql = "SELECT coalesce(max(seq), 0) + 1 FROM jobs"
+    def _last_place(self) -> int:
+        sql = "SELECT coalesce(max(seq), 0) FROM jobs"
         return int(self.database.read(lambda connection: connection.execute(sql).fetchone()[0]))
 
     def _row(self, job_id: str, owner: str | None) -> sqlite3.Row:
@@ -331,8 +332,7 @@ def _enter(connection: sqlite3.Connection, entry: Entry) -> Job:
             raise Conflict("this idempotency key was used for another request; take a new key for a new request")
         if row is not None:
             return job_of(row)
-    insert(connection, entry)
-    return _job(connection, slip.id)
+    return insert(connection, entry)
 
 
 def _job(connection: sqlite3.Connection, job_id: str) -> Job:

@@ -10,9 +10,10 @@ from functools import partial
 
 from easyphoto.errors import EasyPhotoError, JobFailed, NotFound
 from easyphoto.events import Event
+from easyphoto.jobs.building import remove_forsaken
 from easyphoto.jobs.database import next_version
 from easyphoto.jobs.eventlog import append_event
-from easyphoto.jobs.folders import End, QueueFolder, job_folders, now, remove_folder, remove_forsaken
+from easyphoto.jobs.folders import End, QueueFolder, job_folders, now, remove_folder
 from easyphoto.jobs.recovery import read_entry
 from easyphoto.jobs.results import read_result, remove_half_made
 from easyphoto.jobs.rows import insert, insert_result, is_known, job_of, progress_text, settle

@@ -26,6 +26,8 @@ Json = Any
 """None, bool, int, float, str, a list or a dict of these."""
 _MOST_BITS = 63
 """What SQLite, torch and most readers of JSON take for a whole number."""
+_PLAIN = (str, int, bool)
+"""What is JSON as it is, and nearly all that records hold."""
 _HALF_LETTERS = re.compile("[\ud800-\udfff]")
 
 
@@ -36,19 +38,26 @@ def to_json(value: object) -> Json:
         SpecError: It holds a number that JSON cannot write (NaN, infinity).
         TypeError: It holds something that is not data, such as pixels.
     """
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, float) and not math.isfinite(value):
         raise SpecError(f"JSON can write finite numbers only, got {value}")
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
         return [to_json(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: to_json(getattr(value, name)) for name in _names(type(value))}
     raise TypeError(f"{type(value).__name__} is no data that JSON can hold")
+
+
+@functools.cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def from_json(kind: type[Record], data: object) -> Record:

@@ -269,16 +269,17 @@ def test_half_made_folders_of_a_killed_runner_and_a_killed_client_go(settings: S
         making = owner_home(home, owner).results / f".making-{'0' * 16}"
         making.mkdir(parents=True)
         (making / "001.png").write_bytes(b"half")
-    left = home / "queue" / f".making-{'1' * 16}"
-    left.mkdir()
-    (left / ".builder").write_bytes(b"\x00" * 64 + b"4711")
+    for mark in ("killed00", "gone0000"):
+        (home / "queue" / f".making-{mark}-{'1' * 16}").mkdir()
+    (home / "queue" / ".builder-killed00").write_bytes(b"\x00" * 64 + b"4711")
     (home / "queue" / f".deleted-{'2' * 16}-abcd").mkdir()
     with runner(settings, store):
         ended(store, drill(store))
     assert not [path for path in home.glob("**/.*") if path.is_dir()]
+    assert not (home / "queue" / ".builder-killed00").exists()
 
 
-def test_a_folder_between_two_steps_of_its_making_goes_when_it_is_old(store: JobStore, home: Path) -> None:
+def test_a_folder_that_nobody_signed_goes_when_it_is_old(store: JobStore, home: Path) -> None:
     new, old = (home / "queue" / f".making-{letter * 16}" for letter in "ab")
     for folder in (new, old):
         folder.mkdir()
@@ -464,7 +465,7 @@ def test_an_end_on_a_full_disk_is_written_when_there_is_room(
     def write_end(folder: QueueFolder, end: End) -> End:
         if len(refused) < 2:
             refused.append(end)
-            monkeypatch.setattr(Path, "replace", full)
+            monkeypatch.setattr(Path, "open", full)
         else:
             monkeypatch.undo()
         return real(folder, end)

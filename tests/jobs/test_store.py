@@ -239,7 +239,7 @@ def test_webhooks_wait_until_told_or_given_up(store: JobStore) -> None:
     assert store.get(open_one.id).state is JobState.QUEUED
 
 
-def full(*_: object) -> None:
+def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

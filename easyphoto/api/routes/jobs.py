@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -14,6 +13,7 @@ from easyphoto.api import answers, examples, wire
 from easyphoto.api.paging import CURSOR, LIMIT, checked_cursor
 from easyphoto.api.routing import StrictRoute, owner_of, person_named, service_of
 from easyphoto.api.service import Service
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import NotFound
 from easyphoto.jobs.store import JobQuery
 from easyphoto.work import Job, JobKind, JobState
@@ -38,7 +38,7 @@ async def list_jobs(
     """Everything that was handed in, whatever became of it."""
     service, owner = service_of(request), owner_of(request)
     query = JobQuery(owner=owner, state=state, kind=kind, person=person, before=checked_cursor(cursor), limit=limit + 1)
-    return answers.record(await run_in_threadpool(_page, service, query))
+    return answers.record(await in_thread(_page, service, query))
 
 
 @router.get(
@@ -63,7 +63,7 @@ async def events(
 ) -> Response:  # fmt: skip
     """Everything that a job says, as it comes."""
     service = service_of(request)
-    job = await run_in_threadpool(service.store.get, job_id, owner_of(request))
+    job = await in_thread(service.store.get, job_id, owner_of(request))
     said = request.headers.get("last-event-id", "")
     # What a browser sends after a break comes later than what its page asked for at first.
     begin = int(said) if said.isascii() and said.isdigit() and len(said) < 16 else after or 0
@@ -81,7 +81,7 @@ async def events(
 async def files(request: Request, job_id: str, name: str) -> Response:
     """A preview, as the job's progress and its events name it."""
     service = service_of(request)
-    await run_in_threadpool(service.store.get, job_id, owner_of(request))
+    await in_thread(service.store.get, job_id, owner_of(request))
     media_type = _SHOWN.get("." + name.rpartition(".")[2].lower())
     if media_type is None or not _FILE.fullmatch(name):
         raise NotFound("this job has no picture of this name")
@@ -98,7 +98,7 @@ async def files(request: Request, job_id: str, name: str) -> Response:
 )  # fmt: skip
 async def cancel(request: Request, job_id: str) -> Response:
     """Stop a job; one that has ended stays as it is."""
-    job = await run_in_threadpool(service_of(request).store.cancel, job_id, owner_of(request))
+    job = await in_thread(service_of(request).store.cancel, job_id, owner_of(request))
     return answers.record(job, 200 if job.state.ended else 202)
 
 

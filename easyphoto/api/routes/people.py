@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +17,7 @@ from easyphoto.api.problems import bad_field
 from easyphoto.api.reading import Shape, make, read_request
 from easyphoto.api.routing import StrictRoute, owner_of, service_of
 from easyphoto.api.service import Service
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import EasyPhotoError, NameRefused, SpecError
 from easyphoto.orders import Consent
 from easyphoto.records import Verdict
@@ -45,7 +45,7 @@ async def train(request: Request) -> Response:
     service = service_of(request)
     with service.uploads.folder() as folder:
         asked = await read_request(request, folder, service.options.limits, _PEOPLE)
-        job = await run_in_threadpool(intake.train, service, owner_of(request), asked)
+        job = await in_thread(intake.train, service, owner_of(request), asked)
     return answers.accepted(job)
 
 
@@ -62,7 +62,7 @@ async def check(request: Request) -> Response:
     service = service_of(request)
     with service.uploads.folder() as folder:
         asked = await read_request(request, folder, service.options.limits, _CHECKS)
-        job = await run_in_threadpool(intake.check, service, owner_of(request), asked)
+        job = await in_thread(intake.check, service, owner_of(request), asked)
     return answers.accepted(job)
 
 
@@ -72,7 +72,7 @@ async def check(request: Request) -> Response:
 )  # fmt: skip
 async def list_people(request: Request, limit: int = LIMIT, cursor: str | None = Query(None, max_length=400)) -> Response:
     """Everybody who has been trained."""
-    return answers.record(await run_in_threadpool(_page, service_of(request), owner_of(request), limit, cursor))
+    return answers.record(await in_thread(_page, service_of(request), owner_of(request), limit, cursor))
 
 
 @router.get(
@@ -81,7 +81,7 @@ async def list_people(request: Request, limit: int = LIMIT, cursor: str | None =
 )  # fmt: skip
 async def show(request: Request, person_id: str) -> Response:
     """One person."""
-    return answers.record(await run_in_threadpool(_shown, service_of(request), owner_of(request), person_id))
+    return answers.record(await in_thread(_shown, service_of(request), owner_of(request), person_id))
 
 
 @router.patch(
@@ -96,7 +96,7 @@ async def change(request: Request, person_id: str) -> Response:
     """A new name, or a new note of consent; null takes the consent back."""
     service = service_of(request)
     asked = await read_request(request, Path(), service.options.limits, _CHANGE)
-    return answers.record(await run_in_threadpool(_changed, service, owner_of(request), person_id, asked.data))
+    return answers.record(await in_thread(_changed, service, owner_of(request), person_id, asked.data))
 
 
 @router.delete(
@@ -107,7 +107,7 @@ async def change(request: Request, person_id: str) -> Response:
 )  # fmt: skip
 async def delete(request: Request, person_id: str, results: bool = False) -> Response:
     """Photos, crops, embeddings, LoRA, jobs and their logs; with `results` the finished pictures too."""
-    return answers.record(await run_in_threadpool(_deleted, service_of(request), owner_of(request), person_id, results))
+    return answers.record(await in_thread(_deleted, service_of(request), owner_of(request), person_id, results))
 
 
 @router.get(
@@ -116,7 +116,7 @@ async def delete(request: Request, person_id: str, results: bool = False) -> Res
 )  # fmt: skip
 async def photos(request: Request, person_id: str) -> Response:
     """What became of each photo that was handed in."""
-    return answers.record(await run_in_threadpool(_verdicts, service_of(request), owner_of(request), person_id))
+    return answers.record(await in_thread(_verdicts, service_of(request), owner_of(request), person_id))
 
 
 @router.get(
@@ -126,7 +126,7 @@ async def photos(request: Request, person_id: str) -> Response:
 )  # fmt: skip
 async def reference(request: Request, person_id: str) -> Response:
     """The photo that portraits are fused from."""
-    person = await run_in_threadpool(service_of(request).person, owner_of(request), person_id)
+    person = await in_thread(service_of(request).person, owner_of(request), person_id)
     return await answers.file(request, person.reference, "image/png")
 
 

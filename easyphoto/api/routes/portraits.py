@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +10,7 @@ from easyphoto.api import answers, examples, intake, wire
 from easyphoto.api.document import json_or_form
 from easyphoto.api.reading import Shape, read_request
 from easyphoto.api.routing import StrictRoute, owner_of, service_of
+from easyphoto.api.threads import in_thread
 from easyphoto.work import Job
 
 router = APIRouter(prefix=answers.PREFIX, route_class=StrictRoute, tags=["portraits"])
@@ -30,5 +30,5 @@ async def make_portraits(request: Request) -> Response:
     service = service_of(request)
     with service.uploads.folder() as folder:
         asked = await read_request(request, folder, service.options.limits, _SHAPE)
-        job = await run_in_threadpool(intake.portraits, service, owner_of(request), asked)
+        job = await in_thread(intake.portraits, service, owner_of(request), asked)
     return answers.accepted(job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +10,7 @@ from easyphoto.api import answers, examples, wire
 from easyphoto.api.paging import CURSOR, LIMIT, checked_cursor
 from easyphoto.api.routing import StrictRoute, owner_of, person_named, service_of
 from easyphoto.api.service import Service
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import NotFound
 from easyphoto.work import JobResult
 
@@ -28,7 +28,7 @@ async def list_results(
 ) -> Response:  # fmt: skip
     """What finished jobs left."""
     before = checked_cursor(cursor)
-    return answers.record(await run_in_threadpool(_page, service_of(request), owner_of(request), person, before, limit))
+    return answers.record(await in_thread(_page, service_of(request), owner_of(request), person, before, limit))
 
 
 @router.get(
@@ -37,7 +37,7 @@ async def list_results(
 )  # fmt: skip
 async def show(request: Request, result_id: str) -> Response:
     """What a job left; its id is the job's."""
-    return answers.tagged(request, await run_in_threadpool(service_of(request).store.result, result_id, owner_of(request)))
+    return answers.tagged(request, await in_thread(service_of(request).store.result, result_id, owner_of(request)))
 
 
 @router.get(
@@ -48,10 +48,10 @@ async def show(request: Request, result_id: str) -> Response:
 async def files(request: Request, result_id: str, name: str) -> Response:
     """One picture, with its parameters inside."""
     service, owner = service_of(request), owner_of(request)
-    result = await run_in_threadpool(service.store.result, result_id, owner)
+    result = await in_thread(service.store.result, result_id, owner)
     for entry in result.files:
         if entry.name == name:
-            folder = await run_in_threadpool(service.store.result_folder, result_id, owner)
+            folder = await in_thread(service.store.result_folder, result_id, owner)
             return await answers.file(request, folder / entry.name, entry.media_type, entry.sha256)
     raise NotFound("this result has no file of this name; GET /easyphoto/v1/results/{result_id} lists those it has")
 
@@ -62,7 +62,7 @@ async def files(request: Request, result_id: str, name: str) -> Response:
 )  # fmt: skip
 async def delete(request: Request, result_id: str) -> Response:
     """The result with all its files; the job stays in the list."""
-    return answers.record(await run_in_threadpool(_deleted, service_of(request), owner_of(request), result_id))
+    return answers.record(await in_thread(_deleted, service_of(request), owner_of(request), result_id))
 
 
 def _page(service: Service, owner: str, person: str | None, before: str | None, limit: int) -> wire.ResultPage:

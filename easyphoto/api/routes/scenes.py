@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +15,7 @@ from easyphoto.api.problems import bad_field
 from easyphoto.api.reading import Shape, read_request
 from easyphoto.api.routing import StrictRoute, owner_of, service_of
 from easyphoto.api.service import Service, scene_id
+from easyphoto.api.threads import in_thread
 from easyphoto.errors import NameRefused
 from easyphoto.specs import Person
 from easyphoto.store.paths import lora_name
@@ -42,7 +42,7 @@ async def train_scene(request: Request) -> Response:
     service = service_of(request)
     with service.uploads.folder() as folder:
         asked = await read_request(request, folder, service.options.limits, _SCENES)
-        job = await run_in_threadpool(intake.scene, service, owner_of(request), asked)
+        job = await in_thread(intake.scene, service, owner_of(request), asked)
     return answers.accepted(job)
 
 
@@ -52,7 +52,7 @@ async def train_scene(request: Request) -> Response:
 )  # fmt: skip
 async def list_scenes(request: Request, limit: int = LIMIT, cursor: str | None = Query(None, max_length=400)) -> Response:
     """Every scene and garment that has been trained."""
-    return answers.record(await run_in_threadpool(_page, service_of(request), owner_of(request), limit, cursor))
+    return answers.record(await in_thread(_page, service_of(request), owner_of(request), limit, cursor))
 
 
 @router.get(
@@ -61,7 +61,7 @@ async def list_scenes(request: Request, limit: int = LIMIT, cursor: str | None =
 )  # fmt: skip
 async def show_scene(request: Request, scene_id: str) -> Response:
     """One scene, with what calls it up in a prompt."""
-    return answers.record(view(await run_in_threadpool(service_of(request).scene, owner_of(request), scene_id)))
+    return answers.record(view(await in_thread(service_of(request).scene, owner_of(request), scene_id)))
 
 
 @router.patch(
@@ -76,7 +76,7 @@ async def rename_scene(request: Request, scene_id: str) -> Response:
     """A new name."""
     service = service_of(request)
     asked = await read_request(request, Path(), service.options.limits, _CHANGE)
-    return answers.record(await run_in_threadpool(_renamed, service, owner_of(request), scene_id, asked.data["name"]))
+    return answers.record(await in_thread(_renamed, service, owner_of(request), scene_id, asked.data["name"]))
 
 
 @router.delete(
@@ -87,7 +87,7 @@ async def rename_scene(request: Request, scene_id: str) -> Response:
 )  # fmt: skip
 async def delete_scene(request: Request, scene_id: str, results: bool = False) -> Response:
     """Photos, LoRA, jobs and their logs; with `results` what its trainings left among the results too."""
-    return answers.record(await run_in_threadpool(_deleted, service_of(request), owner_of(request), scene_id, results))
+    return answers.record(await in_thread(_deleted, service_of(request), owner_of(request), scene_id, results))
 
 
 @router.get(
@@ -97,7 +97,7 @@ async def delete_scene(request: Request, scene_id: str, results: bool = False) -
 )  # fmt: skip
 async def picture(request: Request, scene_id: str) -> Response:
     """The last picture that was made with it while it was trained, or else the first of its photos."""
-    scene = await run_in_threadpool(service_of(request).scene, owner_of(request), scene_id)
+    scene = await in_thread(service_of(request).scene, owner_of(request), scene_id)
     return await answers.file(request, scene.face_id_picture, "image/png")
 
 

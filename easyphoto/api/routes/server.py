@@ -5,7 +5,6 @@ from __future__ import annotations
 import mimetypes
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +13,7 @@ from easyphoto.api.document import describe
 from easyphoto.api.metrics import CONTENT_TYPE
 from easyphoto.api.paging import CURSOR, LIMIT, page_of
 from easyphoto.api.routing import StrictRoute, service_of
+from easyphoto.api.threads import in_thread
 from easyphoto.store.templates import Template, get_template, list_templates
 
 router = APIRouter(prefix=answers.PREFIX, route_class=StrictRoute, tags=["server"])
@@ -25,7 +25,7 @@ router = APIRouter(prefix=answers.PREFIX, route_class=StrictRoute, tags=["server
 )  # fmt: skip
 async def list_gallery(request: Request, limit: int = LIMIT, cursor: str | None = CURSOR) -> Response:
     """Pictures that people can be put into."""
-    gallery = await run_in_threadpool(list_templates, service_of(request).settings.templates)
+    gallery = await in_thread(list_templates, service_of(request).settings.templates)
     places = [f"{place:06d}" for place in range(len(gallery))]
     items, following = page_of(gallery, places, limit, cursor)
     return answers.record(wire.TemplatePage(items=tuple(map(_view, items)), next=following))
@@ -38,7 +38,7 @@ async def list_gallery(request: Request, limit: int = LIMIT, cursor: str | None 
 )  # fmt: skip
 async def template(request: Request, name: str) -> Response:
     """The picture itself."""
-    found = await run_in_threadpool(get_template, service_of(request).settings.templates, name)
+    found = await in_thread(get_template, service_of(request).settings.templates, name)
     media_type = mimetypes.guess_type(found.path.name)[0] or "application/octet-stream"
     return await answers.file(request, found.path, media_type)
 
@@ -50,7 +50,7 @@ async def template(request: Request, name: str) -> Response:
 async def list_models(request: Request) -> Response:
     """What trainings can be made on."""
     service = service_of(request)
-    models = await run_in_threadpool(service.models)
+    models = await in_thread(service.models)
     views = tuple(wire.ModelView(id=model.id, family=model.family, default=model is models[0]) for model in models)
     return answers.record(wire.ModelPage(items=views, next=None))
 
@@ -71,7 +71,7 @@ async def health() -> Response:
 )  # fmt: skip
 async def metrics(request: Request) -> Response:
     """Jobs by kind and state, how long they waited and took, requests, and whether the worker lives."""
-    text = await run_in_threadpool(service_of(request).metrics.text)
+    text = await in_thread(service_of(request).metrics.text)
     return Response(text, media_type=CONTENT_TYPE)
 
 
