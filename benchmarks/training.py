@@ -6,6 +6,7 @@
     python benchmarks/training.py --diffusers ~/diffusers               diffusers' own script
     python benchmarks/training.py --rows --capped 4 6 8 12 24           cards of so many GB
     python benchmarks/training.py --rows --whole 4 --gpus 1 2           whole processes: cold, warm, over several GPUs
+    python benchmarks/training.py --rows --judgement                    where a judgement's time goes, kernel by kernel
     python benchmarks/training.py --tiny                                a rehearsal on a CPU
 
 Weights are random and of the true shapes: speed does not depend on them, and nothing is fetched.
@@ -15,7 +16,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
+import math
+import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from training_judgement import judgement, merging
 from training_models import (
     SD15,
     SDXL,
@@ -46,6 +51,7 @@ from training_whole import prepare, run_child
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from easyphoto.training.draws import Learner
+from easyphoto.training.job import JobFolder
 from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.memory import gpu_memory_gib, set_aside
 from easyphoto.training.planner import Course, choose, needed_gib
@@ -156,7 +162,7 @@ def capped(name: str, gib: float, device: str) -> dict[str, Any]:
     torch.cuda.set_per_process_memory_fraction(share)
     try:
         rungs, said = choose(spec, gpu_memory_gib(device)), []
-        for part in parts[: 1 if rungs[0].offload and not row["text"] else None]:
+        for part in [] if rungs[0].offload else parts:
             torch.nn.Module.to(part, device)
         network = LoraNetwork(models, spec.lora, (0,), rungs[0].merged)
         network.settle(torch.bfloat16)
@@ -165,11 +171,12 @@ def capped(name: str, gib: float, device: str) -> dict[str, Any]:
         training = Training(models, network, [learner], rungs, said.append)
         training.update()
         training.flush()
-        began = time.perf_counter()
+        began, copied = time.perf_counter(), _copied(network)
         for _ in range(3):
             training.update()
         training.flush()
         found = {"course": str(training.course), "ms_a_step": (time.perf_counter() - began) / 3 * 1e3, "said": said}
+        found["copied_gib_a_step"] = (_copied(network) - copied) / 3
         guess = needed_gib(training.course, spec)
         network.detach()
     finally:
@@ -179,19 +186,24 @@ def capped(name: str, gib: float, device: str) -> dict[str, Any]:
     return {**found, "guessed_gib": guess}
 
 
+def _copied(network: LoraNetwork) -> float:
+    """GiB of frozen weights that were brought to the GPU until now."""
+    return sum(block.stream.copied for block in network.blocks if block.stream) / 2**30
+
+
 def whole(
     shape: Shape, scratch: Path, batch: int, steps: int, gpus: int = 0, judged: bool = False, shared_by: int = 1
 ) -> dict[str, Any]:
     """A process from start to file; or with some GPUs, a person for each of them, one process a GPU."""
-    base = base_of(shape, scratch)
-    if judged and not (base / "controlnet").exists():
-        write_controlnets(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
+    base = base_of(shape, scratch, nets=judged)
     rank = 4 if shape is TINY else 128
     spec = make_spec(shape, batch, rank, True, default_side(shape))
     spec = replace(spec, optim=replace(spec.optim, max_steps=steps))
     folder = Path(tempfile.mkdtemp(dir=scratch))
     if not gpus:
-        return run_child(prepare(folder / "one", base, spec, judged=judged), shared_by=shared_by)
+        job = prepare(folder / "one", base, spec, judged=judged)
+        found = run_child(job, shared_by=shared_by)
+        return found | {"ms_a_step": cadence(job)}
     jobs = [prepare(folder / str(gpu), base, spec) for gpu in range(gpus)]
     began = time.perf_counter()
     with ThreadPoolExecutor(gpus) as pool:
@@ -200,12 +212,27 @@ def whole(
     return {"people_a_minute": 60 * gpus / seconds, "each": [end.get("whole_process_s", end) for end in ends]}
 
 
-def base_of(shape: Shape, scratch: Path) -> Path:
-    """The base model's folder, written where it is not there."""
-    base = scratch / f"{shape.family.value}-base"
+def cadence(job: JobFolder) -> float:
+    """Milliseconds a step between two checkpoints, as the process told of its steps, a few times a second."""
+    events = [json.loads(line) for line in job.events.read_text(encoding="utf-8").splitlines()]
+    steps = [event for event in events if event["kind"] == "progress" and event["stage"] == "training"]
+    told = [(event["step"], event["seconds"]) for event in steps]
+    gaps = [(later - sooner, end - start) for (sooner, start), (later, end) in itertools.pairwise(told) if later > sooner]
+    if not gaps:
+        return math.nan
+    usual = statistics.median(seconds / steps for steps, seconds in gaps)
+    quick = [(steps, seconds) for steps, seconds in gaps if seconds / steps < 1.5 * usual]
+    return 1e3 * sum(seconds for _, seconds in quick) / sum(steps for steps, _ in quick)
+
+
+def base_of(shape: Shape, scratch: Path, nets: bool = False) -> Path:
+    """The base model's folder, written where it is not there; with ControlNets where they are asked for."""
+    base, device = scratch / f"{shape.family.value}-base", "cuda" if torch.cuda.is_available() else "cpu"
     if not base.exists():
-        write_base(shape, base, "cuda" if torch.cuda.is_available() else "cpu")
-        torch.cuda.empty_cache()
+        write_base(shape, base, device)
+    if nets and not (base / "controlnet").exists():
+        write_controlnets(shape, base, device)
+    torch.cuda.empty_cache()
     return base
 
 
@@ -239,6 +266,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--diffusers", type=Path, help="a checkout of diffusers")
     parser.add_argument("--least", action="store_true", help="only what the peers take of memory where it is short")
     parser.add_argument("--judged", action="store_true", help="a whole process whose checkpoints are judged, too")
+    parser.add_argument("--judgement", action="store_true", help="where a judgement's time goes, and a merge's")
     parser.add_argument("--peer-rows", nargs="*", choices=list(ROWS), default=["sd15", "sdxl-4"])
     parser.add_argument("--peer-steps", type=int, default=60)
     parser.add_argument("--capped", nargs="*", type=float, default=[], help="GB of smaller cards")
@@ -246,7 +274,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=2, help="of them: 2 is cold and warm, 1 warm alone")
     parser.add_argument("--gpus", nargs="*", type=int, default=[], help="with --whole: so many GPUs, a process each")
     parser.add_argument("--shared", nargs="*", type=int, default=[], help="with --whole: one training shared by so many")
-    parser.add_argument("--whole", nargs="*", type=int, default=[], help="batch sizes of whole processes, 3200 pictures each")
+    parser.add_argument("--whole", nargs="*", type=int, default=[], help="batch sizes of whole processes")
+    parser.add_argument("--pictures", type=int, default=3200, help="of a whole process")
     return parser.parse_args()
 
 
@@ -281,8 +310,12 @@ def main() -> int:
 def processes(asked: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """What is measured in processes of its own: name, and what does it."""
     shape = TINY if asked.tiny else SD15
+    if asked.judgement:
+        device, rank = "cuda" if torch.cuda.is_available() else "cpu", 4 if asked.tiny else 128
+        yield "judgement", lambda: judgement(shape, base_of(shape, scratch, nets=True), device, rank)
+        yield "merging", lambda: merging(shape, base_of(shape, scratch), device, rank)
     for batch in asked.whole:
-        job = partial(whole, shape, scratch, batch, 3 if asked.tiny else 3200 // batch)
+        job = partial(whole, shape, scratch, batch, 3 if asked.tiny else asked.pictures // batch)
         yield from ((f"sd15-whole-{batch}-{turn}", job) for turn in ("cold", "warm")[2 - asked.turns :])
         if asked.judged:
             yield f"sd15-judged-{batch}", partial(job, judged=True)

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 _PHOTOS = 10
+_EPOCH = 40
+"""Times that diffusers' script is given each photo: it starts its workers anew after all of them."""
 _CAPTION = "easyphoto_face, easyphoto, 1person"
 _RUN = str(Path(__file__).parent / "training_peer_run.py")
 _FROM = 20
@@ -47,6 +49,19 @@ def write_photos(folder: Path, side: int) -> Path:
     rows = [json.dumps({"file_name": f"{number}.png", "text": _CAPTION}) for number in range(_PHOTOS)]
     (place / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
     return folder
+
+
+def _repeat(photos: Path, times: int) -> None:
+    """Have each photo so often, under other names, and its caption in the list alone."""
+    rows = []
+    for path in sorted(photos.glob("*.png")):
+        path.with_suffix(".txt").unlink()
+        for turn in range(times):
+            name = f"{turn}-{path.name}"
+            os.link(path, photos / name)
+            rows.append(json.dumps({"file_name": name, "text": _CAPTION}))
+        path.unlink()
+    (photos / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
 def write_tokenizers(folder: Path) -> Path:
@@ -92,9 +107,7 @@ def kohya(checkout: Path, packages: Path | None, base: Path, scratch: Path, work
 def diffusers(checkout: Path, packages: Path | None, base: Path, scratch: Path, work: Work) -> dict[str, float | str]:
     """Seconds of diffusers' own script: UNet's attention alone, photos encoded anew in every step; as `kohya`."""
     photos = write_photos(scratch / "photos", work.side) / "1000_person"
-    (scratch / "captions").mkdir()
-    for path in photos.glob("*.txt"):
-        path.rename(scratch / "captions" / path.name)
+    _repeat(photos, _EPOCH)
     script = f"train_text_to_image_lora{'_sdxl' if work.sdxl else ''}.py"
     command = [
         sys.executable, _RUN, str(checkout / "examples" / "text_to_image" / script),
@@ -127,7 +140,7 @@ def _timed(command: list[str], folder: Path, environment: dict[str, str], work: 
             for step in re.findall(r"(?i)steps:[^\r\n]*?\| (\d+)/\d+", tail[-1500:]):
                 seen.setdefault(int(step), time.perf_counter())
     whole = time.perf_counter() - began
-    first = next((step for step in sorted(seen) if step >= min(_FROM, work.steps // 2)), 0)
+    first = next((step for step in sorted(seen) if step >= min(_FROM, work.steps // 3)), 0)
     if child.returncode or not seen or max(seen) <= first:
         return {"error": f"exit code {child.returncode}", "tail": tail[-3000:]}
     step = (seen[max(seen)] - seen[first]) / (max(seen) - first)

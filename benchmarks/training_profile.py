@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 _KINDS = (
-    ("attention", r"sdpa|flash|fmha|attention"),
+    ("attention", r"sdpa|flash|fmha|attention|compute_dot_do_o|convert_dq"),
     ("convolutions", r"fprop|dgrad|wgrad|conv|cudnn.*engine|implicit_gemm"),
     ("products", r"gemm|nvjet|cutlass|cublas|splitk|gemv|dot_kernel"),
     ("group norms", r"^norm_"),
     ("layer norms", r"layer_?norm|LayerNorm|GammaBeta"),
+    ("residual sums with their norm", r"^add_norm"),
     ("gates, residual sums", r"^gate|^add_bias"),
     ("merging", r"^add_change"),
     ("AdamW", r"adam|multi_tensor"),

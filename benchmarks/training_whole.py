@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -104,6 +105,9 @@ def breakdown(job: JobFolder, clock: float, whole: float) -> dict[str, Any]:
     judged = [event for event in events if event["kind"] == "progress" and event["stage"] in ("validating", "merging")]
     if judged and samples:
         parts["pauses for validation"] = _pauses(events)
+        merged = [event["seconds"] for event in judged if event["stage"] == "merging" and event["step"] == 0]
+        if len(merged) > 1:
+            parts["merging"] = round(merged[1] - merged[0], 2)
     return parts
 
 
@@ -160,12 +164,14 @@ class Looking:
 
 def main() -> int:
     """Run one job."""
+    logging.basicConfig(level=logging.INFO)
     from easyphoto.training import run
     from easyphoto.training.precompile import capability
     from easyphoto.training.progress import Reporter, Stop
     from easyphoto.training.team import gathered, joined, leave
 
-    job = JobFolder(Path(sys.argv[1]))
+    job = JobFolder(Path(sys.argv[1]).absolute())
+    os.chdir(Path(__file__).resolve().parents[1])  # as a worker does
     run.make_judge = made_up_judge
     (job.root / "zero").write_text(str(time.time()), encoding="utf-8")
     size = int(sys.argv[2])

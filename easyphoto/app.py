@@ -38,6 +38,7 @@ from easyphoto.training.launch import LaunchOptions, find_begun, train
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.preprocess import PrepareOptions, prepare
 from easyphoto.training.scenes import SceneOptions, prepare_scene
+from easyphoto.training.slot import WorkerSlot
 from easyphoto.work import LOCAL_OWNER
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Watch:
     listener: Listener = ignore
     """May raise Cancelled."""
     cancel: threading.Event = field(default_factory=threading.Event)
-    gpu: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Held while the GPU is used; what needs none goes on without."""
+    gpu: Callable[[], AbstractContextManager[WorkerSlot | None]] = nullcontext
+    """Held while the GPU is used; what needs none goes on without. Says at which place that is, where there are places."""
     show: Callable[[str, Pixels], None] | None = None
     """Shown each face of a portrait after every stage."""
 
@@ -84,6 +85,8 @@ class Shared:
 
     reads_tags = False
     """Whether the engine itself follows a prompt's tags for LoRAs of other makers."""
+    keeps_workers = True
+    """Whether a worker may stay at the GPU between two trainings: nobody but us uses it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -124,9 +127,13 @@ class Shared:
         return None
 
     @contextmanager
-    def training(self, watch: Watch) -> Iterator[Listener]:
-        """Held while a worker process trains, with the listener to tell; the base model makes room for it."""
-        self.free_engine()
+    def training(self, watch: Watch, beside: bool = False) -> Iterator[Listener]:
+        """Held while a worker process trains, with the listener to tell; the base model makes room for it.
+
+        `beside`: it trains on another GPU than the engine's.
+        """
+        if not beside:
+            self.free_engine()
         yield watch.listener
 
     @contextmanager
@@ -229,10 +236,10 @@ class App:
             self.refuse_known(order)
         prepared = self.check(order, watch.listener) if begun is None else read_prepared(begun.prepared)
         python = self.shared.worker_python(lambda line: watch.listener(Event(kind="log", message=line)))
-        with watch.gpu(), self.shared.training(watch) as listener:
+        with watch.gpu() as slot, self.shared.training(watch, slot is not None and slot.number > 0) as listener:
             options = LaunchOptions(
                 listener=listener, cancel=watch.cancel, resume=order.resume, templates=self.settings.templates,
-                queued_as=queued_as, python=python, gpus=self.settings.gpus,
+                queued_as=queued_as, python=python, gpus=self.settings.gpus, slot=slot,
             )  # fmt: skip
             result = train(order.spec, prepared, store, options)
         person = self._publish(order, prepared, result)

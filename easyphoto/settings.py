@@ -25,6 +25,8 @@ class Settings:
     """"auto", "cpu", "cuda", "cuda:1" or "mps" (`EASYPHOTO_DEVICE`)."""
     gpus: int = 1
     """Over how many GPUs one training is spread (`EASYPHOTO_GPUS`)."""
+    at_once: int = 1
+    """How many people are trained at once, each on GPUs of their own (`EASYPHOTO_AT_ONCE`)."""
     lora_folder: Path | None = None
     """Folder of a WebUI's LoRA files that ours were copied to (`EASYPHOTO_LORA_DIR`)."""
     controlnets: Path | None = None
@@ -46,6 +48,7 @@ class Settings:
             templates=Path(env.get("EASYPHOTO_TEMPLATES") or PROJECT_ROOT / "templates").absolute(),
             device=env.get("EASYPHOTO_DEVICE") or "auto",
             gpus=_count(env, "EASYPHOTO_GPUS"),
+            at_once=_count(env, "EASYPHOTO_AT_ONCE"),
             lora_folder=_path(env, "EASYPHOTO_LORA_DIR"),
             controlnets=_path(env, "EASYPHOTO_CONTROLNET_DIR"),
             upscalers=_path(env, "EASYPHOTO_UPSCALER_DIR"),

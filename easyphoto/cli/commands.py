@@ -93,7 +93,7 @@ def settings_of(arguments: Arguments) -> Settings:
     said = {
         "home": arguments.home and arguments.home.absolute(),
         "base_model": arguments.base_model and arguments.base_model.absolute(),
-        "device": arguments.device, "gpus": arguments.gpus,
+        "device": arguments.device, "gpus": arguments.gpus, "at_once": arguments.at_once,
     }
     return replace(Settings.from_env(), **{name: value for name, value in said.items() if value})
 

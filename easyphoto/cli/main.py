@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     common.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps")
     common.add_argument("--gpus", type=int, metavar="N", help="spread a training over so many GPUs (default: one)")
+    common.add_argument("--at-once", type=int, metavar="N", help="train so many people at once, each on other GPUs")
     verbs = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _demo(verbs.add_parser("demo", parents=[common], help="train a sample person, make portraits, write a page"))
     _train(verbs.add_parser("train", parents=[common], help="train a person, or a scene, from photos"))

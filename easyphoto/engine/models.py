@@ -49,6 +49,8 @@ class Models:
     """Files by name, the likeliest first; from `engine.upscalers`."""
     ip_adapter: AdapterFiles | None = None
     """For the ID control; None where nobody looked for any."""
+    controlnets_on: str | None = None
+    """Where ControlNets are kept; None: on the device."""
     _controlnets: dict[ConditionKind, Any] = field(default_factory=dict)
 
     @property
@@ -66,8 +68,12 @@ class Models:
         """One for each text encoder."""
         return (self.tokenizer,) if self.tokenizer_2 is None else (self.tokenizer, self.tokenizer_2)
 
-    def controlnet(self, kind: ConditionKind) -> Any:  # noqa: ANN401 (diffusers ships no types)
+    def controlnet(self, kind: ConditionKind, dtype: Any = None) -> Any:  # noqa: ANN401 (diffusers and torch, untyped here)
         """The ControlNet of that kind, read from disk on the first call.
+
+        Args:
+            kind: Which.
+            dtype: torch dtype to read it in; None: the model's.
 
         Raises:
             ToolMissing: There is none of that kind.
@@ -79,8 +85,14 @@ class Models:
             raise ToolMissing(f"the base model has no {kind.value} ControlNet; {do}")
         if kind not in self._controlnets:
             pooled = 0 if self.text_encoder_2 is None else self.text_encoder_2.config.projection_dim
-            self._controlnets[kind] = load_controlnet(self.controlnets[kind], self.family, pooled, self.device, self.dtype)
+            device = self.controlnets_on or self.device
+            self._controlnets[kind] = load_controlnet(self.controlnets[kind], self.family, pooled, device, dtype or self.dtype)
         return self._controlnets[kind]
+
+    @property
+    def loaded_controlnets(self) -> tuple[Any, ...]:
+        """Those that were asked for."""
+        return tuple(self._controlnets.values())
 
     @property
     def conditions(self) -> frozenset[ConditionKind]:

@@ -6,8 +6,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -18,30 +18,66 @@ from easyphoto.errors import Cancelled, EasyPhotoError, InputError, NotFound
 from easyphoto.events import Event
 from easyphoto.jobs.turns import WAITING, Turn, Turns
 from easyphoto.marking import MarkingSettings
-from easyphoto.work import JobProgress
+from easyphoto.training.slot import WorkerSlot
+from easyphoto.work import JobKind, JobProgress
 
 logger = logging.getLogger(__name__)
 
 _PAUSE = 0.26
 """Seconds between two notes of one stage's progress: at most four a second."""
+_LOOK = 0.05
+"""Seconds between two looks at which GPU is free."""
 _AT: ContextVar[Path | None] = ContextVar("job_log", default=None)
 """The log of the job that this thread works on."""
 
 
 class Gate:
-    """The GPU's door: one job at a time."""
+    """The GPUs' doors: one job at a time at each place. Our own engine is at the first; trainings go to any."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, places: Sequence[WorkerSlot] = ()) -> None:
+        """One place without a worker that stays, unless there are others."""
+        self.places = tuple(places) or (WorkerSlot(lambda: False),)
+        self._locks = [threading.Lock() for _ in self.places]
 
-    def hold(self, cancel: threading.Event) -> AbstractContextManager[None]:
-        """Wait for the GPU and hold it; raises Cancelled once `cancel` is set while waiting."""
-        return waited_for(self._lock, cancel)
+    @contextmanager
+    def hold(self, cancel: threading.Event) -> Iterator[WorkerSlot]:
+        """Wait for the first place and hold it, all of its memory free; raises Cancelled once `cancel` is set while waiting."""
+        with waited_for(self._locks[0], cancel):
+            self.places[0].close()
+            yield self.places[0]
 
-    @property
-    def taken(self) -> bool:
-        """Whether somebody is at the GPU right now."""
-        return self._lock.locked()
+    @contextmanager
+    def hold_any(self, cancel: threading.Event) -> Iterator[WorkerSlot]:
+        """The same for a training, at any place that is free: where a worker waits sooner than elsewhere, at the first last."""
+        while (number := self._take_any()) is None:
+            if cancel.wait(_LOOK):
+                raise Cancelled("stopped because you asked, while it waited for another job; nothing half-made was kept")
+        try:
+            yield self.places[number]
+        finally:
+            self._locks[number].release()
+
+    def _take_any(self) -> int | None:
+        order = sorted(range(len(self.places)), key=lambda number: (self.places[number].pid is None, -number))
+        return next((number for number in order if self._locks[number].acquire(blocking=False)), None)
+
+    def taken(self, all_places: bool = False) -> bool:
+        """Whether somebody is at the first place right now, or at every one."""
+        return all(lock.locked() for lock in (self._locks if all_places else self._locks[:1]))
+
+    def tidy(self, changed: bool) -> None:
+        """End workers that stay for nothing (see `WorkerSlot.tidy`); whoever is at a place sees to its own."""
+        for place, lock in zip(self.places, self._locks):
+            if place.pid is not None and lock.acquire(blocking=False):
+                try:
+                    place.tidy(changed)
+                finally:
+                    lock.release()
+
+    def close(self) -> None:
+        """End every worker that stays."""
+        for place in self.places:
+            place.close()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,6 +92,7 @@ class Desk:
     marking: Callable[[], MarkingSettings] = MarkingSettings.from_env
     """Which marks finished pictures get, as it is said now."""
     cancel: threading.Event = field(default_factory=threading.Event)
+    been_at_gpu: bool = False
     _progress: JobProgress = field(default_factory=JobProgress)
     _noted_at: float = float("-inf")
     _previews: int = 0
@@ -65,11 +102,15 @@ class Desk:
         """For the application: told of everything, stopped by `cancel`, waiting for the GPU."""
         return Watch(listener=self.listen, cancel=self.cancel, gpu=self.at_gpu)
 
-    def at_gpu(self) -> AbstractContextManager[None]:
-        """Hold this for the job's turn at the GPU; raises Cancelled once somebody asked to stop while it waits."""
-        if self.gate.taken:
+    @contextmanager
+    def at_gpu(self) -> Iterator[WorkerSlot]:
+        """Hold this for the job's turn at a GPU; raises Cancelled once somebody asked to stop while it waits."""
+        trains = self.turn.job.kind is JobKind.TRAINING
+        if self.gate.taken(all_places=trains):
             self.listen(Event(kind="progress", stage=WAITING))
-        return self.gate.hold(self.cancel)
+        with (self.gate.hold_any if trains else self.gate.hold)(self.cancel) as place:
+            self.been_at_gpu = True
+            yield place
 
     def listen(self, event: Event) -> None:
         """Write an event down, unless one of the same stage was just now; raises Cancelled once somebody asked to stop."""
@@ -95,8 +136,7 @@ class Desk:
     def log(self, text: str) -> None:
         """Add a line to the job's log."""
         stamp = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        with suppress(OSError), self.turn.folder.log.open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} {text}\n")
+        _add(self.turn.folder.log, f"{stamp} {text}\n")
 
     def input(self, path: Path) -> Path:
         """Where a file of the order lies: in the job's folder, or in the template gallery; never elsewhere.
@@ -136,8 +176,13 @@ class JobLog(logging.Handler):
         """Add a record to the log of this thread's job, if it has one."""
         path = _AT.get()
         if path is not None:
-            with suppress(OSError), path.open("a", encoding="utf-8") as file:
-                file.write(self.format(record) + "\n")
+            _add(path, self.format(record) + "\n")
+
+
+def _add(path: Path, text: str) -> None:
+    """Add to a log in one write; what a full disk does not take is lost."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager

@@ -52,6 +52,8 @@ class HostShared(Shared):
     """What all owners share inside a host: its engine instead of one of ours."""
 
     reads_tags = True
+    keeps_workers = False
+    """Whoever sits at the WebUI may want the GPU at any moment, and does not ask us."""
 
     def __init__(self, settings: Settings, engine: WebuiEngine, models: HostModels) -> None:
         super().__init__(settings)
@@ -72,7 +74,7 @@ class HostShared(Shared):
         return worker_python(self._settings.home, tell)
 
     @contextmanager
-    def training(self, watch: Watch) -> Iterator[Listener]:
+    def training(self, watch: Watch, beside: bool = False) -> Iterator[Listener]:  # noqa: ARG002 (there is one line)
         """Hold the host's line with its checkpoint off the GPU; its Interrupt stops the training, which can be resumed."""
         host = self._host_engine.host
 

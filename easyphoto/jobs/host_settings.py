@@ -71,7 +71,9 @@ def settings_of(data: Mapping[str, Any], lora_folder: str | None) -> Settings:
     """
     settings = Settings.from_env()
     home = _path(data, "easyphoto_home") or settings.home
-    return replace(settings, home=home, lora_folder=Path(lora_folder).absolute() if lora_folder else settings.lora_folder)
+    loras = Path(lora_folder).absolute() if lora_folder else settings.lora_folder
+    # The host's own line for its GPU is for one.
+    return replace(settings, home=home, lora_folder=loras, at_once=1)
 
 
 def rule_of(data: Mapping[str, Any]) -> Rule:

@@ -1,4 +1,6 @@
-"""Runs the queue's jobs: up to two at a time, one of them at the GPU, so that the next one's photos are checked meanwhile.
+"""Runs the queue's jobs: one at each place at a GPU and one more, so that the next one's photos are checked meanwhile.
+
+A training's process stays for the next training as long as one waits (see `training.slot`).
 
 A lock on the home keeps every other runner away (`runner_lock`). Whatever ends a job is written on the disk before it is told.
 """
@@ -9,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -19,17 +22,17 @@ from easyphoto.jobs import handlers
 from easyphoto.jobs.desk import Desk, Gate, JobLog, logging_into
 from easyphoto.jobs.folders import End, now
 from easyphoto.jobs.results import drop_half_made
-from easyphoto.jobs.store import JobStore
+from easyphoto.jobs.store import JobQuery, JobStore
 from easyphoto.jobs.turns import Turns
 from easyphoto.marking import MarkingSettings
 from easyphoto.settings import Settings
 from easyphoto.store.locks import locked
 from easyphoto.training.launch import remove_begun
+from easyphoto.training.slot import slots
 from easyphoto.work import Failure, JobKind, JobResult, JobState
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 2
 _PAUSE, _IDLE_PAUSE = 0.02, 0.1
 """Seconds between two looks at the queue; the longer one after a while without work."""
 _IDLE_AFTER = 10.0
@@ -50,12 +53,13 @@ class Runner:
         marking: Callable[[], MarkingSettings] = MarkingSettings.from_env,
     ) -> None:  # fmt: skip
         """`app` brings a host's engine along, where the jobs run inside one; `marking` is asked anew for every job."""
-        self._turns = Turns(store)
+        self._store, self._turns = store, Turns(store)
         self._app = app or App(settings)
         self._marking = marking
         self._only = only
-        self._gate = Gate()
+        self._gate = Gate(slots(settings.at_once, settings.gpus, settings.device, self._training_waits))
         self._desks: dict[str, Desk] = {}
+        self._threads = ThreadPoolExecutor(len(self._gate.places) + 1, "job")
         self._guard = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -75,6 +79,7 @@ class Runner:
             self._loop(stop)
         finally:
             self._stop_all()
+            self._gate.close()
             logging.getLogger().removeHandler(log)
 
     def _loop(self, stop: threading.Event) -> None:
@@ -88,8 +93,10 @@ class Runner:
                     seen, active_at = version, time.monotonic()
                     self._pass_on_cancels()
                     begun = self._begin_some() or begun
+                    self._gate.tidy(changed=True)
             if self._only is not None and not self._busy() and (begun or self._is_over()):
                 return
+            self._gate.tidy(changed=False)
             idle = not self._busy() and time.monotonic() - active_at > _IDLE_AFTER
             self._wake.wait(_IDLE_PAUSE if idle else _PAUSE)
 
@@ -97,10 +104,20 @@ class Runner:
         """Whether the only job needs nobody any more."""
         return self._turns.wants_stop(self._only or "")
 
+    def _training_waits(self) -> bool:
+        """Whether there is a training that has not been at a GPU yet."""
+        if self._only is not None or not self._app.shared.keeps_workers or self._stopping.is_set():
+            return False
+        with self._guard:
+            desks = tuple(self._desks.values())
+        if any(desk.turn.job.kind is JobKind.TRAINING and not desk.been_at_gpu for desk in desks):
+            return True
+        return bool(self._store.list(JobQuery(state=JobState.QUEUED, kind=JobKind.TRAINING, limit=1)))
+
     def _begin_some(self) -> bool:
-        """Take jobs until both places are taken; whether any was."""
+        """Take jobs until each place has one and one more prepares itself; whether any was taken."""
         taken = False
-        while len(busy := self._busy()) < (1 if self._only else MOST_AT_ONCE):
+        while len(busy := self._busy()) < (1 if self._only else len(self._gate.places) + 1):
             turn = self._turns.claim(busy, self._only)
             if turn is None:
                 return taken
@@ -109,7 +126,7 @@ class Runner:
             desk = Desk(turn=turn, turns=self._turns, app=app, gate=self._gate, marking=self._marking)
             with self._guard:
                 self._desks[turn.job.id] = desk
-            threading.Thread(target=self._work, args=(desk,), name=f"job-{turn.job.id}", daemon=True).start()
+            self._threads.submit(self._work, desk)
         return taken
 
     def _busy(self) -> tuple[str, ...]:
@@ -192,6 +209,7 @@ class Runner:
             self._wake.clear()
             if self._busy():
                 self._wake.wait(1.0)
+        self._threads.shutdown()
 
 
 def clean_up(desk: Desk) -> None:

@@ -117,6 +117,7 @@ class Supervisor:
             "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
             "EASYPHOTO_BASE_MODEL": str(self._settings.base_model), "EASYPHOTO_TEMPLATES": str(self._settings.templates),
             "EASYPHOTO_DEVICE": self._settings.device, "EASYPHOTO_GPUS": str(self._settings.gpus),
+            "EASYPHOTO_AT_ONCE": str(self._settings.at_once),
         }  # fmt: skip
         if self._settings.lora_folder is not None:
             own["EASYPHOTO_LORA_DIR"] = str(self._settings.lora_folder)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from easyphoto.errors import LoraError, SpecError
-from easyphoto.store.lora_file import DOWN, Array, LoraFile, LoraModule, Weights, module_tensors
+from easyphoto.store.lora_file import DOWN, UP, Array, LoraFile, LoraModule, Weights, module_tensors
 
 
 def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile:
@@ -26,13 +26,12 @@ def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile
         SpecError: There are no files, or not one weight for each.
         LoraError: A module has different shapes in different files.
     """
-    if not files or len(files) != len(weights):
-        raise SpecError(f"merging needs one weight for each file, got {len(files)} files and {len(weights)} weights")
+    check_merge(files, weights)
     names = sorted({name for file in files for name in file.module_names()})
 
     def merged(name: str) -> dict[str, Array]:
         parts = [(file.module(name), weight) for file, weight in zip(files, weights) if f"{name}.{DOWN}" in file.tensors]
-        module = merge_modules(name, [part for part, _ in parts], [weight for _, weight in parts])
+        module = merge_modules([part for part, _ in parts], [weight for _, weight in parts])
         return module_tensors(name, module, files[0].tensors.get(f"{name}.{DOWN}", module.down).dtype)
 
     tensors: dict[str, Array] = {}
@@ -43,15 +42,28 @@ def merge_loras(files: Sequence[LoraFile], weights: Sequence[float]) -> LoraFile
     return LoraFile(tensors=tensors, metadata=dict(files[0].metadata))
 
 
-def merge_modules(name: str, modules: Sequence[LoraModule], weights: Sequence[float]) -> LoraModule:
+def check_merge(files: Sequence[LoraFile], weights: Sequence[float]) -> None:
+    """Refuse what cannot be merged; raises as `merge_loras`."""
+    if not files or len(files) != len(weights):
+        raise SpecError(f"merging needs one weight for each file, got {len(files)} files and {len(weights)} weights")
+    first: dict[str, tuple[object, ...]] = {}
+    for file in files:
+        for name in file.module_names():
+            down, up = file.tensors.get(f"{name}.{DOWN}"), file.tensors.get(f"{name}.{UP}")
+            if down is None or up is None:
+                continue
+            shape = (down.shape[1:], up.shape[0])
+            if first.setdefault(name, shape) != shape:
+                raise LoraError(f"the LoRAs to merge have different shapes in {name}; merge checkpoints of one training only")
+
+
+def merge_modules(modules: Sequence[LoraModule], weights: Sequence[float]) -> LoraModule:
     """The weighted sum of one module's products, cut back to the largest rank among them.
 
     With U = [w_1 s_1 up_1 | w_2 s_2 up_2 | ...] and D the downs above each other, the sum is U @ D. Both are tall and
     thin, so their QR decompositions leave a square core of (number of files x rank), and only that needs an SVD.
     """
     first = modules[0]
-    if any(module.down.shape[1:] != first.down.shape[1:] or module.up.shape[0] != first.up.shape[0] for module in modules):
-        raise LoraError(f"the LoRAs to merge have different shapes in {name}; merge checkpoints of one training only")
     rank = max(module.rank for module in modules)
     up = np.concatenate([weight * module.scale * _matrix_up(module) for module, weight in zip(modules, weights)], axis=1)
     down = np.concatenate([_matrix_down(module) for module in modules], axis=0)

@@ -20,6 +20,7 @@ from easyphoto.imaging.geometry import REPLICATE, Matrix, warp
 from easyphoto.records import Floats, Pixels, PreparedPhoto, PreparedSet
 from easyphoto.specs import DataSpec, TrainSpec
 from easyphoto.training.focus import cell_weights, face_of
+from easyphoto.training.memory import smaller_tiles
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -208,10 +209,8 @@ def _encode(models: Models, pictures: list[Pixels]) -> tuple[Tensor, Tensor]:
                 images = (stack.float() / 127.5 - 1).to(models.device).contiguous(memory_format=torch.channels_last)
                 latents = vae.encode(images).latent_dist
         except torch.OutOfMemoryError:
-            if at_once == 1 and vae.use_tiling:
+            if at_once == 1 and not smaller_tiles(vae):
                 raise
-            if at_once == 1:
-                vae.enable_tiling()
             at_once = 1
             continue
         means.append(latents.mean.float() * factor)

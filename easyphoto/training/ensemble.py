@@ -29,6 +29,7 @@ def choose(
     merge_best: int,
     read: Callable[[int], LoraFile],
     judge: Callable[[LoraFile, int], CheckpointScore],
+    merge: Callable[[Sequence[LoraFile], Sequence[float]], LoraFile] = merge_loras,
 ) -> Choice:
     """The best checkpoint, or the merge of the best where that scores higher.
 
@@ -37,11 +38,12 @@ def choose(
         merge_best: How many of the best to merge.
         read: The LoRA of a checkpoint, by its step.
         judge: Renders and scores a LoRA; the number is the last step in it.
+        merge: Merges LoRAs with a weight each.
     """
     ranked = sorted(scores, key=lambda score: (-score.score, -score.step))
     best, leaders = ranked[0], ranked[:merge_best]
     if len(leaders) > 1:
-        merged = merge_loras([read(leader.step) for leader in leaders], merge_weights(leaders))
+        merged = merge([read(leader.step) for leader in leaders], merge_weights(leaders))
         judged = judge(merged, max(leader.step for leader in leaders))
         scores = [*scores, judged]
         if judged.score > best.score:

@@ -14,11 +14,14 @@ A layer can run in two ways, with the same result but for rounding:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from easyphoto.training.fused import add_change
+from easyphoto.training.memory import bring
+from easyphoto.training.streaming import Stream, blocks_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +83,11 @@ class FactorBlock:
         self.values = torch.nn.Parameter(torch.zeros(people, size, device=self._device))
         self.grad = torch.zeros(people, size, device=self._device)
         """Gradient of the whole step, float32."""
+        self.stream: Stream | None = None
+        """Where the frozen weights are had from, where they are not on the device."""
         self._used = self._fresh = self.values.detach()
+        self._between: Tensor | None = None
+        """Where factors and gradients pass through on their way, rounded, where values and products lie apart."""
         self.settle(self.dtype)
 
     def settle(self, dtype: Any) -> None:  # noqa: ANN401 (torch.dtype)
@@ -93,6 +100,9 @@ class FactorBlock:
             same = dtype == data.dtype and self._device == data.device
             self._used = data if same else torch.empty_like(data, dtype=dtype, device=self._device)
             self._fresh = torch.zeros_like(data, dtype=dtype, device=self._device)
+            self._between = None
+            if self._device != data.device:
+                self._between = torch.empty_like(data, dtype=dtype, pin_memory=self._device.type == "cuda")
             start = 0
             for group in self.groups:
                 start = self._lay(group, start)
@@ -107,10 +117,47 @@ class FactorBlock:
             parts += (torch.zeros(group.down[0].numel()), torch.ones(group.up[0].numel()))
         return torch.cat(parts).to(self.values.device)
 
-    def keep_on(self, device: Any) -> None:  # noqa: ANN401 (torch.device)
-        """Keep values and gradient of the step there: main memory, where the GPU's is short."""
-        self.values.data, self.grad = self.values.data.to(device), self.grad.to(device)
+    def move(self, device: Any, home: Any) -> None:  # noqa: ANN401 (torch.device)
+        """Compute on a device, and keep values and gradient of the step at home: main memory, where the GPU's is short."""
+        import torch
+
+        self._device = torch.device(device)
+        self.values.data, self.grad = self.values.data.to(home), self.grad.to(home)
         self.settle(self.dtype)
+
+    def follow(self, networks: Sequence[Any], device: Any, slots: int) -> None:  # noqa: ANN401 (torch.device)
+        """Compute on a device with what is not kept in main memory: the factors are.
+
+        Args:
+            networks: All of the layers are theirs.
+            device: Where they are computed with.
+            slots: How many blocks' frozen weights are there at a time; 0: all.
+        """
+        layers = list(self.place)
+        if slots and self.stream is None:
+            self.stream = Stream(blocks_of(networks, layers), device, slots)
+        elif self.stream is not None:
+            self.stream.resize(slots)
+        for network in networks:
+            bring(network, device, but=self.place if self.stream else ())
+        self.move(device, "cpu")
+
+    @contextmanager
+    def narrow(self) -> Iterator[None]:
+        """As few blocks' weights on the device as will do, where they are streamed."""
+        slots = self.stream.slots if self.stream else 0
+        if self.stream:
+            self.stream.resize(0)
+        try:
+            yield
+        finally:
+            if self.stream:
+                self.stream.resize(slots)
+
+    def weight(self, module: Any) -> Tensor:  # noqa: ANN401 (Linear or 1x1 convolution)
+        """(outputs, inputs): the frozen weight of a layer, on the device, to be computed with at once."""
+        own: Tensor = module.weight.flatten(1) if self.stream is None else self.stream.weight(module)
+        return own
 
     def _lay(self, group: Group, start: int) -> int:
         count, people = len(group.modules), self.people
@@ -143,9 +190,10 @@ class FactorBlock:
         import torch
 
         with torch.no_grad():
-            if self._used.data_ptr() != self.values.data_ptr():
-                # Rounded before it travels, where the two lie apart.
-                self._used.copy_(self.values.to(self.dtype) if self._used.device != self.values.device else self.values)
+            if self._between is not None:
+                self._used.copy_(self._between.copy_(self.values), non_blocking=True)
+            elif self._used.data_ptr() != self.values.data_ptr():
+                self._used.copy_(self.values)
             for group in self.groups:
                 if group.merged is not None and group.frozen is not None:
                     change = torch.matmul(group.up_used, group.down_used)
@@ -164,11 +212,12 @@ class FactorBlock:
                 if group.products is not None:
                     torch.matmul(group.products, group.down_used.mT, out=group.up_grad)
                     torch.matmul(group.up_used.mT, group.products, out=group.down_grad)
-            fresh = self._fresh.to(self.grad.device)
+            fresh = self._fresh if self._between is None else self._between.copy_(self._fresh)
             if first:
                 self.grad.copy_(fresh).mul_(self.scale)
             else:
-                self.grad.add_(fresh, alpha=self.scale)
+                # A processor adds numbers of two precisions ten times as slowly as it turns them into one.
+                self.grad.add_(fresh if self._between is None else fresh.to(self.grad.dtype), alpha=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,7 +252,7 @@ class Bundle:
 
         parts = []
         for at in range(self.first, self.first + self.count):
-            weight = self.group.modules[at].weight.flatten(1)
+            weight = self.block.weight(self.group.modules[at])
             thin = torch.bmm(x, self.group.down_used[:, at].mT)
             parts.append(torch.baddbmm(F.linear(x, weight, bias), thin, self.group.up_used[:, at].mT, alpha=self.block.scale))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
@@ -219,7 +268,7 @@ class Bundle:
         for number in range(self.count):
             at, part = self.first + number, self._part(grad, number)
             one = torch.baddbmm(
-                part @ self.group.modules[at].weight.flatten(1), part @ self.group.up_used[:, at], self.group.down_used[:, at],
+                part @ self.block.weight(self.group.modules[at]), part @ self.group.up_used[:, at], self.group.down_used[:, at],
                 alpha=self.block.scale,
             )  # fmt: skip
             parts.append(one)

@@ -69,6 +69,21 @@ def add_bias(x: Tensor, residual: Tensor, bias: Tensor) -> Tensor:
     return x + residual + bias
 
 
+def add_norm(x: Tensor, residual: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 (LayerNorm)
+    """x + residual + bias of (..., channels), and the layer norm of that."""
+    if x.is_cuda and available():
+        both: tuple[Tensor, Tensor] = _add_norm_function().apply(x, residual, bias, norm.weight, norm.bias, norm.eps)
+        return both
+    result = x + residual + bias
+    return result, norm(result)
+
+
+def row_cut(channels: int) -> dict[str, int]:
+    """What a kernel that has a row of so many channels is compiled with."""
+    block = power(channels)
+    return {"BLOCK": block, "num_warps": min(8, max(1, block // 256))}
+
+
 def add_change(frozen: Tensor, change: Tensor, scale: float, out: Tensor) -> None:
     """out = frozen + scale * change, summed in float32; (n, ...), (P, n, ...) and (P, n, ...)."""
     import torch
@@ -239,3 +254,39 @@ def _bias_function() -> Any:  # noqa: ANN401 (a class that needs torch to be wri
             return grad, grad, None
 
     return AddBias
+
+
+@cache
+def _add_norm_function() -> Any:  # noqa: ANN401 (a class that needs torch to be written down)
+    import torch
+
+    from easyphoto.training import gpu_kernels as kernels
+
+    class AddNorm(torch.autograd.Function):
+        """Sum of two and a bias, and its layer norm."""
+
+        @staticmethod
+        def forward(
+            ctx: Any, x: Tensor, residual: Tensor, bias: Tensor, weight: Tensor, shift: Tensor, eps: float  # noqa: ANN401
+        ) -> tuple[Tensor, Tensor]:
+            x, residual = x.contiguous(), residual.contiguous()
+            out, normed = torch.empty_like(x), torch.empty_like(x)
+            channels = x.shape[-1]
+            rows = x.numel() // channels
+            mean, rstd = torch.empty(2, rows, device=x.device)
+            kernels.add_norm[(rows,)](
+                x, residual, bias, weight, shift, out, normed, mean, rstd, channels, eps, **row_cut(channels)
+            )
+            ctx.save_for_backward(out, weight, mean, rstd)
+            return out, normed
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor, grad_normed: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+            out, weight, mean, rstd = ctx.saved_tensors
+            grad, grad_normed, dx, channels = grad.contiguous(), grad_normed.contiguous(), torch.empty_like(out), out.shape[-1]
+            kernels.add_norm_back[(len(mean),)](
+                out, weight, mean, rstd, grad, grad_normed, dx, channels, **row_cut(channels)
+            )
+            return dx, dx, None, None, None, None
+
+    return AddNorm

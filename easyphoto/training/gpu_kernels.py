@@ -1,4 +1,4 @@
-"""Triton kernels that read each activation once: group norm with SiLU and a shift, gated GELU, bias with residual.
+"""Triton kernels that read each activation once: group norm with SiLU and a shift, gated GELU, sums with bias and norm.
 
 Activations lie as (pictures, rows * columns, channels), channels last, the order cuDNN's convolutions want. torch's own group
 norm copies such a tensor into the other order and back, and SiLU, shift and biases each read and write it once more.
@@ -236,6 +236,47 @@ def add_bias(x, residual, bias, out, total, channels, BLOCK: tl.constexpr):
     ok = at < total
     value = tl.load(x + at, ok, 0.0).to(tl.float32) + tl.load(residual + at, ok, 0.0).to(tl.float32)
     tl.store(out + at, value + tl.load(bias + at % channels, ok, 0.0).to(tl.float32), ok)
+
+
+@triton.jit
+def add_norm(
+    x, residual, bias, weight, shift, out, normed, mean_out, rstd_out, channels, eps, BLOCK: tl.constexpr,
+):
+    """out = x + residual + bias, and its layer norm, a row a program."""
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    ok = c < channels
+    at = row.to(tl.int64) * channels + c
+    value = tl.load(x + at, ok, 0.0).to(tl.float32) + tl.load(residual + at, ok, 0.0).to(tl.float32)
+    value += tl.load(bias + c, ok, 0.0).to(tl.float32)
+    kept = value.to(out.dtype.element_ty)
+    tl.store(out + at, kept, ok)
+    # Of the rounded sum, which the backward pass sees too.
+    value = kept.to(tl.float32)
+    mean = tl.sum(value, 0) / channels
+    away = tl.where(ok, value - mean, 0.0)
+    rstd = tl.rsqrt(tl.sum(away * away, 0) / channels + eps)
+    w = tl.load(weight + c, ok, 0.0).to(tl.float32)
+    tl.store(normed + at, away * rstd * w + tl.load(shift + c, ok, 0.0).to(tl.float32), ok)
+    tl.store(mean_out + row, mean)
+    tl.store(rstd_out + row, rstd)
+
+
+@triton.jit
+def add_norm_back(out, weight, mean_in, rstd_in, grad_out, grad_normed, dx, channels, BLOCK: tl.constexpr):
+    """The gradient of `add_norm` by each summand: that of the sum itself and that of its norm."""
+    row = tl.program_id(0)
+    c = tl.arange(0, BLOCK)
+    ok = c < channels
+    at = row.to(tl.int64) * channels + c
+    value = tl.load(out + at, ok, 0.0).to(tl.float32)
+    rstd = tl.load(rstd_in + row)
+    value = tl.where(ok, (value - tl.load(mean_in + row)) * rstd, 0.0)
+    slope = tl.load(grad_normed + at, ok, 0.0).to(tl.float32) * tl.load(weight + c, ok, 0.0).to(tl.float32)
+    first = tl.sum(slope, 0) / channels
+    second = tl.sum(slope * value, 0) / channels
+    whole = tl.load(grad_out + at, ok, 0.0).to(tl.float32) + rstd * (slope - first - value * second)
+    tl.store(dx + at, whole, ok)
 
 
 @triton.jit

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import queue
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from easyphoto import errors
-from easyphoto.errors import Cancelled, Conflict, EasyPhotoError, JobFailed, NotFound, SpecError, ToolMissing
-from easyphoto.events import Event, Listener, ignore, parse
+from easyphoto.errors import Cancelled, Conflict, EasyPhotoError, JobFailed, NotFound, SpecError
+from easyphoto.events import Event, Listener, ignore
 from easyphoto.files import write_text
 from easyphoto.records import PreparedSet, TrainKind
 from easyphoto.settings import PROJECT_ROOT, Settings
@@ -28,11 +25,13 @@ from easyphoto.store.locks import holder, waiting_lock
 from easyphoto.store.paths import check_name, person_id
 from easyphoto.store.people import PeopleStore
 from easyphoto.store.templates import list_templates
+from easyphoto.training.child import Child
 from easyphoto.training.job import JobFolder, JobOrder, new_job
 from easyphoto.training.prepared_files import has_prepared, read_prepared, write_prepared
+from easyphoto.training.slot import Fit, WorkerSlot
 
-_PATIENCE = 20.0
-"""Seconds a cancelled worker gets to stop by itself."""
+logger = logging.getLogger(__name__)
+
 _TAIL_LINES = 5
 
 
@@ -52,6 +51,8 @@ class LaunchOptions:
     """Gallery that checkpoints are judged on; None takes the settings'."""
     gpus: int = 1
     """Over how many GPUs the training is spread, a process each."""
+    slot: WorkerSlot | None = None
+    """The place at the GPU where a worker may stay for the next training; None ends it with this one."""
     queued_as: str | None = None
     """Id of the queue's job: a training that was begun for it goes on, whatever ended the process that began it."""
 
@@ -151,38 +152,50 @@ def _names(prepared: PreparedSet) -> tuple[str, ...]:
 
 
 def _run_worker(job: JobFolder, options: LaunchOptions) -> None:
-    """Run the worker to its end, whatever that is."""
-    command = [str(options.python or sys.executable), "-m", "easyphoto.training.worker", str(job.root), "--watch-parent"]
-    command += ["--gpus", str(options.gpus)] if options.gpus > 1 else []
-    process = _start(command, job)
+    """Run the worker to the job's end, whatever that is."""
+    slot = options.slot if options.gpus == 1 else None
+    fit = Fit.of(job.read_spec(), options.python)
+    child = _waiting(slot, fit, job) or Child(_command(job, options), job, _environment(options), stays=slot is not None)
     failure: Event | None = None
-    with _ending(process):
-        for event in _events(process, job, options.cancel):
+    kept = False
+    try:
+        for event in child.events(job, options.cancel):
             if event.kind in ("failed", "cancelled"):
                 failure = event
             options.listener(event)
-    code = process.returncode
+        kept = slot is not None and child.idle and slot.keep(fit, child)
+    finally:
+        code = 0 if kept else child.end()
     if options.cancel.is_set() and code != 0:
         raise Cancelled("the training was stopped because you asked; go on with it later with --resume")
     if code != 0 or failure is not None:
         raise _error(job, code, failure)
 
 
-def _start(command: list[str], job: JobFolder) -> subprocess.Popen[bytes]:
-    # A group of its own, so that Ctrl-C at the terminal reaches us alone and we stop the worker in order.
-    group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-    try:
-        with job.log.open("ab") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=job.root, env=worker_environment(),
-                start_new_session=os.name != "nt", creationflags=group,
-            )  # fmt: skip
-    except OSError as error:
-        raise ToolMissing(f"{command[0]} cannot start the worker ({error.strerror}); choose another Python") from error
+def _waiting(slot: WorkerSlot | None, fit: Fit, job: JobFolder) -> Child | None:
+    """The worker of an earlier training, at work on this one; None if there is none that answers."""
+    child = slot.take(fit) if slot else None
+    if child is None or child.hand(job):
+        return child
+    logger.info("the training process %d, which was kept, does not answer; a new one is started", child.pid)
+    return None
 
 
-def worker_environment() -> dict[str, str]:
-    """The worker's environment: ours, this very package first on its path, and as many threads as there are cores.
+def _command(job: JobFolder, options: LaunchOptions) -> list[str]:
+    command = [str(options.python or sys.executable), "-m", "easyphoto.training.worker", str(job.root), "--watch-parent"]
+    if options.gpus > 1:
+        return [*command, "--gpus", str(options.gpus)]
+    return [*command, "--stay"] if options.slot else command
+
+
+def _environment(options: LaunchOptions) -> dict[str, str]:
+    slot = options.slot
+    found = worker_environment(slot.places if slot else 1)
+    return {**found, "CUDA_VISIBLE_DEVICES": slot.gpus} if slot and slot.gpus else found
+
+
+def worker_environment(workers: int = 1) -> dict[str, str]:
+    """The worker's environment: ours, this very package first on its path, and its share of the cores as threads.
 
     numpy's decompositions are small and run side by side (see `store.lora_merge`): one thread each.
     """
@@ -191,54 +204,8 @@ def worker_environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
         "HF_HUB_OFFLINE": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
-    return {"OMP_NUM_THREADS": str(usable_cores()), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
-
-
-def _events(process: subprocess.Popen[bytes], job: JobFolder, cancel: threading.Event) -> Iterator[Event]:
-    """The worker's events as they come, until it ends; asks it to stop once `cancel` is set."""
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
-    asked_at: float | None = None
-    while True:
-        if cancel.is_set() and asked_at is None:
-            asked_at = time.monotonic()
-            write_text(job.cancel, "cancel\n")
-        if asked_at is not None and time.monotonic() - asked_at > _PATIENCE:
-            return
-        try:
-            line = lines.get(timeout=0.1)
-        except queue.Empty:
-            continue
-        if line is None:
-            return
-        event = parse(line.decode("utf-8", "replace"))
-        if event is not None:
-            yield event
-
-
-def _pump(stream: IO[bytes] | None, lines: queue.Queue[bytes | None]) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        for line in stream or ():
-            lines.put(line)
-    lines.put(None)
-
-
-@contextlib.contextmanager
-def _ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave no worker behind: one that is not done when we are is asked to stop, and made to after a while."""
-    try:
-        yield
-    finally:
-        # Closing its standard input tells the worker that nobody waits any more.
-        with contextlib.suppress(OSError):
-            process.stdin.close() if process.stdin else None
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+    threads = max(1, usable_cores() // workers)
+    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **own}
 
 
 def _error(job: JobFolder, code: int, failure: Event | None) -> EasyPhotoError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class LoraLayer:
             found = tensors.get(f"{self.name}.{end}")
             if found is None or found.shape != (*own.shape, *self._ones):
                 raise LoraError(f"{self.name}.{end} does not fit this training; start it anew")
-            own.copy_(torch.from_numpy(np.array(found, dtype=np.float32)).view(own.shape))
+            own.copy_(torch.from_numpy(np.array(found)).view(own.shape))
 
 
 class LoraNetwork:
@@ -130,7 +130,9 @@ class LoraNetwork:
 
         self.models = models
         self.people = len(seeds)
-        self._checkpointing = False
+        self._checkpointing = self._lean = False
+        self._idle: list[LoraLayer] = []
+        """Layers that change nothing yet and never will, and whose factors lie elsewhere than their input."""
         unet = _targets(models.unet, _UNET_PARENTS)
         if not unet:
             raise LoraError("the base model's UNet has no Transformer2DModel to train; choose a Stable Diffusion model")
@@ -176,8 +178,13 @@ class LoraNetwork:
         for block in self.blocks:
             block.settle(dtype)
 
-    def follow(self, course: Course) -> None:
-        """Compute that way from now on."""
+    def follow(self, course: Course, trains_text: bool = True) -> None:
+        """Compute that way from now on.
+
+        Args:
+            course: The way.
+            trains_text: Whether the text encoders' factors are trained; if not, a lean course leaves them alone.
+        """
         attached = self._fast is not None
         if attached:
             self.detach()
@@ -185,8 +192,8 @@ class LoraNetwork:
             if block.merged != course.merged:
                 block.merged = course.merged
                 block.settle(block.dtype)
-            if course.offload:
-                block.keep_on("cpu")
+        if course.offload:
+            self._become_lean(course, trains_text)
         if course.checkpointing != self._checkpointing:
             self._checkpointing = course.checkpointing
             unet = self.models.unet
@@ -194,11 +201,24 @@ class LoraNetwork:
         if attached:
             self.attach()
 
+    def _become_lean(self, course: Course, trains_text: bool) -> None:
+        """Have on the device what is trained, but for what streams, and in main memory all else."""
+        device = self.models.device
+        unet, *text = self.blocks
+        self._lean, self._idle = True, [] if trains_text else self.text_layers
+        unet.follow((self.models.unet,), device, course.streamed)
+        for block in text:
+            if trains_text:
+                block.follow(self.models.text_encoders, device, course.streamed)
+            else:
+                block.move("cpu", "cpu")
+
     def attach(self) -> None:
         """Let the models be trained."""
         self.refresh()
         for layer in self.layers:
-            layer.attach()
+            if layer not in self._idle:
+                layer.attach()
         if self._own is None or self._own.whole == self._checkpointing:
             self._own = FastBlocks(unet=self.models.unet, block=self.blocks[0], whole=not self._checkpointing)
         self._fast = self._own
@@ -229,13 +249,17 @@ class LoraNetwork:
         """Have a person's changes in the weights themselves, so that rendering costs nothing more; attached again afterwards.
 
         Where they are not merged while training, bfloat16 weights are left alone and the changes stay beside them: its three
-        digits would round off much of a small change.
+        digits would round off much of a small change. So are any weights where memory is short, as a second copy takes some.
         """
         import torch
 
         self.refresh()
-        if self.layers[0].module.weight.dtype == torch.bfloat16 and not self.blocks[0].merged:
-            yield
+        half = self.layers[0].module.weight.dtype == torch.bfloat16
+        if not self.blocks[0].merged and (half or self._lean):
+            with ExitStack() as narrow:
+                for block in self.blocks:
+                    narrow.enter_context(block.narrow())
+                yield
             return
         originals = [layer.module.weight for layer in self.layers]
         self.detach()

@@ -81,10 +81,13 @@ class Reporter:
         event = Event(kind=kind, seconds=round(self.seconds, 2), memory_mb=memory_mb(self.device), **fields)
         line = event.line() + "\n"
         with self._writing:
-            self._out.write(line)
-            self._out.flush()
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            finally:
+                # Last, as whoever hears of the end may end this process; and on a full disk too.
+                self._out.write(line)
+                self._out.flush()
 
     def progress(self, stage: str, step: int, total: int, **fields: Any) -> None:  # noqa: ANN401 (the fields of Event)
         """Say how far a stage is, unless that was said just now."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easyphoto.engine.models import Models, load_models, resolve_device
-from easyphoto.errors import Cancelled, JobFailed, SpecError
+from easyphoto.engine.models import Models, resolve_device
+from easyphoto.errors import Cancelled, JobFailed
 from easyphoto.faces.tools import FaceTools
 from easyphoto.files import write_text
 from easyphoto.records import PreparedSet, TrainKind
@@ -27,24 +28,28 @@ from easyphoto.training.draws import Learner
 from easyphoto.training.ensemble import Choice, best_picture, choose
 from easyphoto.training.job import JobFolder
 from easyphoto.training.launch import usable_cores
+from easyphoto.training.lending import Lender
+from easyphoto.training.loading import courses, load_training_models, training_dtype
 from easyphoto.training.look import look_path, newest_look, take_look, wants_looks
 from easyphoto.training.lora import LoraNetwork
-from easyphoto.training.memory import gpu_memory_gib, placed, wake
-from easyphoto.training.planner import choose as choose_course
+from easyphoto.training.memory import placed, rendering, wake
+from easyphoto.training.merging import merge_for
 from easyphoto.training.prepared_files import read_prepared
 from easyphoto.training.progress import Clock, Reporter, Stop
 from easyphoto.training.saving import StateWriter
 from easyphoto.training.team import ALONE, Team, check_team, joined
-from easyphoto.training.trainer import Hooks, Training, check_prediction, checkpoint_every, checkpoint_steps, fit
+from easyphoto.training.trainer import Hooks, Training, checkpoint_every, checkpoint_steps, fit
 from easyphoto.training.validation import Judge, JudgeHooks, make_judge
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 logger = logging.getLogger(__name__)
 
 
-def run_job(job: JobFolder, reporter: Reporter, stop: Stop, team: Team = ALONE) -> TrainResult:
+def run_job(
+    job: JobFolder, reporter: Reporter, stop: Stop, team: Team = ALONE, lender: Lender | None = None
+) -> TrainResult:
     """Train, judge, merge, and write the result last.
 
     Args:
@@ -52,35 +57,39 @@ def run_job(job: JobFolder, reporter: Reporter, stop: Stop, team: Team = ALONE) 
         reporter: Tells how far it is.
         stop: Asked before every step.
         team: What this process is the first of.
+        lender: Has the base model, where this process trains one person after the other.
 
     Raises:
         Cancelled: `stop` was asked; what has been learnt is kept for resuming.
         EasyPhotoError: Everything else that a person can act on.
     """
     spec, order = job.read_spec(), job.read_order()
+    lender = lender or Lender()
     began = time.time()
     reporter.say("started", stage="loading", message=f"training {spec.person!r}")
-    with precompile.start(spec.family, spec.data.size, spec.device, usable_cores()) as compiling:
+    with contextlib.ExitStack() as held:
+        compiling = held.enter_context(precompile.start(spec, usable_cores()))
         wake(spec.device)
         prepared = read_prepared(job.prepared)
         reporter.progress("loading", 0, 1)
-        models = load_training_models(spec)
+        models = held.enter_context(lender.lent(spec, load_training_models))
         check_team(spec.optim, team.size, models.device)
         reporter.device = models.device
         reporter.progress("loading", 1, 1)
         states = StateWriter(job.state, lent=not models.device.startswith("cuda"))
-        work = _Work(job=job, spec=spec, reporter=reporter, stop=stop, states=states, team=team)
+        work = _Work(job=job, spec=spec, reporter=reporter, stop=stop, states=states, team=team, lender=lender)
         judge = work.make_judge(models, prepared, order.templates)
-        training = work.begin(models, prepared, judge)
         if compiling.children:
+            # Before it is planned how much of the GPU's memory a step may take.
             reporter.progress("compiling", 0, 1)
             compiling.wait()
-    try:
-        training.network.attach()
-        choice = work.train(training, judge)
-    finally:
-        training.network.detach()
-    return work.finish(training, choice, began)
+        training = work.begin(models, prepared, judge)
+        try:
+            training.network.attach()
+            choice = work.train(training, judge)
+        finally:
+            training.network.detach()
+        return work.finish(training, choice, began)
 
 
 def run_mate(job: JobFolder, rank: int, size: int) -> None:
@@ -102,49 +111,6 @@ def run_mate(job: JobFolder, rank: int, size: int) -> None:
         training.flush()
 
 
-def load_training_models(spec: TrainSpec) -> Models:
-    """The base model, on a GPU in half precision: `LoraNetwork.settle` turns it into what training wants.
-
-    Raises:
-        SpecError: The base model is of another family than the spec says, or cannot be trained.
-    """
-    models = _load(spec, resolve_device(spec.device))
-    if models.family is not spec.family:
-        raise SpecError(
-            f"the base model {spec.base_model.name} is of the {models.family.value} family and the training was ordered for "
-            f"{spec.family.value}; order it for {models.family.value}"
-        )
-    check_prediction(models)
-    return models
-
-
-def _load(spec: TrainSpec, device: str) -> Models:
-    """Everything on the device, or where that does not hold it all, what the steps need."""
-    import torch
-
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # streams and kernels of ours go to the current one
-    if not choose_course(spec, gpu_memory_gib(device))[0].offload:
-        return load_models(spec.base_model, device)
-    models = load_models(spec.base_model, "cpu", torch.float16)
-    models.device = device
-    models.unet.to(device)
-    if spec.lora.text_encoder and spec.optim.text_learning_rate > 0:
-        for encoder in models.text_encoders:
-            encoder.to(device)
-    return models
-
-
-def training_dtype(device: str) -> torch.dtype:
-    """bfloat16 on GPUs that compute in it, as it cannot overflow; float16 on others; float32 elsewhere."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return torch.float32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """What every part of one training needs."""
@@ -155,6 +121,7 @@ class _Work:
     stop: Stop
     states: StateWriter
     team: Team
+    lender: Lender = field(default_factory=Lender)
 
     def check(self) -> None:
         """Raise Cancelled once somebody asked to stop."""
@@ -169,6 +136,8 @@ class _Work:
         judge = make_judge(models, FaceTools(), prepared.embedding, self.spec, templates)
         if judge is None:
             self.reporter.say("log", message="no template can be rendered, so no checkpoint is judged and the last one is kept")
+        else:
+            judge.fetch(training_dtype(models.device))
         return judge
 
     def begin(self, models: Models, prepared: PreparedSet, judge: Judge | None) -> Training:
@@ -181,7 +150,7 @@ class _Work:
 
         with placed(models, [models.vae]):
             cache = cache_latents(models, prepared, spec, on_photo)
-        rungs = choose_course(spec, gpu_memory_gib(models.device))
+        rungs = courses(spec, models)
         if self.team.size > 1:
             # One that computed a step twice would have the others wait for a sum that never comes.
             rungs = rungs[:1]
@@ -190,6 +159,10 @@ class _Work:
         learners = (Learner(cache=cache, spec=spec, captions=tuple(photo.caption for photo in prepared.photos)),)
 
         def say(message: str) -> None:
+            # The training goes on with less memory.
+            self.lender.forget()
+            if judge:
+                judge.spare()
             reporter.say("log", message=message)
 
         training = Training(models, network, learners, rungs, say, self.team)
@@ -209,8 +182,8 @@ class _Work:
 
         def after_step(step: int, loss: float) -> None:
             now = time.perf_counter()
-            if judge and training.models.device.startswith("cuda") and not training.course.offload:
-                judge.fetch()
+            if judge:
+                judge.steps_go(training)
             self.reporter.clock.tick("step", now - clock[0])
             clock[0] = now
             rate = self.spec.optim.learning_rate * training.pace
@@ -232,6 +205,9 @@ class _Work:
             if not scores:
                 raise
             self.reporter.say("log", message=f"{error}; the checkpoints until then are kept")
+        finally:
+            if judge:
+                judge.rest()
         self.states.wait()
         return self._settle(training, judge, scores)
 
@@ -289,8 +265,8 @@ class _Work:
             self.reporter.say("sample", stage=stage, step=step, path=str(path), score=score, seconds_left=left)
 
         hooks = JudgeHooks(before_step=self.check, after_picture=after_picture)
-        with placed(training.models, training.waiting):
-            painted = judge.paint_together(training.network, hooks)
+        with rendering(training.models, training.waiting, judge.kinds):
+            painted = None if training.waiting else judge.paint_together(training.network, hooks)
             if painted is None:
                 with training.network.fused():
                     score = judge.judge(self.job.validation, step, merged, hooks)
@@ -301,7 +277,7 @@ class _Work:
         """Render a checkpoint of a scene by its own words."""
         path, began = look_path(self.job.validation, training.step), time.perf_counter()
         prompt = prompts_of(self.spec, training.learners[0].captions)[0]
-        with placed(training.models, training.waiting), training.network.fused():
+        with rendering(training.models, training.waiting, ()), training.network.fused():
             take_look(training.models, self.spec, prompt, path, self.check)
         self.reporter.clock.tick("rendering", time.perf_counter() - began)
         left = round(self.reporter.clock.seconds_left, 1)
@@ -319,7 +295,9 @@ class _Work:
             self.reporter.say("merged", stage="merging", step=step, score=score.score)
             return score
 
-        return choose(scores, self.spec.validate.merge_best, lambda step: read_lora(self.job.checkpoint(step)), judge_merge)
+        merge = merge_for(training.models.device, lambda: self.reporter.progress("merging", 0, judge.templates))
+        best = self.spec.validate.merge_best
+        return choose(scores, best, lambda step: read_lora(self.job.checkpoint(step)), judge_merge, merge)
 
     def _save_state(self, training: Training) -> None:
         self.states.write(training.state_dict())

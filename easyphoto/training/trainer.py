@@ -76,7 +76,9 @@ class Training:
         self._kept: Tensor = self._schedule.alphas_cumprod.to(models.device)
         self._dealer = Dealer(learners, len(self._kept))
         self._rungs, self._say, self._team = tuple(rungs), say, team
-        network.follow(self.course)
+        if self.waiting:
+            set_aside(models, self.waiting)
+        network.follow(self.course, self._trains_text)
         self._captions = Captions(models, learners, frozen=not self._trains_text)
         blocks = network.blocks if self._trains_text else network.blocks[:1]
         optim = self.spec.optim
@@ -135,14 +137,18 @@ class Training:
         """One step of the optimiser; returns the loss before it, on a GPU the last one that is known.
 
         Raises:
-            JobFailed: The loss or its gradient is no number any more; the factors are as before the step.
+            JobFailed: The loss or its gradient is no number any more, and the factors are as before the step; or the GPU's
+                memory ran out, and nothing is left to be given up.
         """
         while True:
             try:
                 return self._advance()
             except RuntimeError as error:
-                if least(self._rungs) or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
+                if least(self._rungs):
+                    do = "close what else uses the GPU, or choose a smaller size or rank"
+                    raise JobFailed(f"the GPU's memory does not hold this training ({self.course}); {do}") from error
             self._step_down()
 
     def _step_down(self) -> None:
@@ -153,7 +159,7 @@ class Training:
         before, self._rungs = self.course, self._rungs[1:]
         self._say(f"the GPU's memory does not hold {before}; going on with {self.course}")
         set_aside(self.models, self.waiting)
-        self.network.follow(self.course)
+        self.network.follow(self.course, self._trains_text)
         self.optimizer.follow()
         self.network.attach()
         self._device = self._device_steps()

@@ -7,11 +7,13 @@ runs them. The person's photo is not fused in here, so that the score speaks of 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +26,19 @@ from easyphoto.imaging.io import save_png
 from easyphoto.portrait.plan import Scene, make_scene
 from easyphoto.portrait.pose import pose_map
 from easyphoto.portrait.stages import Words, first_job
-from easyphoto.records import Face, Floats, InpaintJob, Photo, Pixels
+from easyphoto.records import ConditionKind, Face, Floats, InpaintJob, Photo, Pixels
 from easyphoto.specs import CheckpointScore, PassSettings, TrainSpec
 from easyphoto.training.gallery import front_faces, largest_face
 from easyphoto.training.lora import LoraNetwork
-from easyphoto.training.memory import give_back, is_out_of_memory
+from easyphoto.training.memory import give_back, gpu_memory_gib, is_out_of_memory
+from easyphoto.training.planner import GIB
 from easyphoto.training.rendering import Renderer
+from easyphoto.training.trainer import Training
+
+logger = logging.getLogger(__name__)
+
+_JUDGEMENT_GIB = 12.0
+"""More than ControlNets, activations and decoder take for four pictures of SD1.5's size."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +67,10 @@ class Judge:
         self._trials = tuple(trials)
         self._renderer: Renderer | None = None
         self._together = True
-        self._fetching: threading.Thread | None = None
+        self._steps_go = threading.Event()
+        self._ahead: threading.Thread | None = None
+        self._place: object = None
+        """Where the network's weights lay when its steps were captured."""
 
     @property
     def templates(self) -> int:
@@ -70,18 +82,68 @@ class Judge:
         """(template, what is rendered of it), for whoever renders elsewhere."""
         return tuple((trial.name, trial.job) for trial in self._trials)
 
-    def fetch(self) -> None:
-        """Begin to read the ControlNets, once, while the GPU takes its first steps and the processor has little to do."""
+    @property
+    def kinds(self) -> frozenset[ConditionKind]:
+        """Of the ControlNets that are used."""
+        return frozenset(condition.kind for trial in self._trials for condition in trial.job.conditions if condition.weight)
 
-        def read() -> None:
-            # What is wrong with one is said when it is asked for.
-            with contextlib.suppress(EasyPhotoError):
-                for condition in self._trials[0].job.conditions:
-                    self._models.controlnet(condition.kind)
+    def fetch(self, dtype: Any) -> None:  # noqa: ANN401 (torch.dtype)
+        """Begin to do, in a thread, what judgements need once and the training has no part in, if a GPU has room for it.
 
-        if self._fetching is None:
-            self._fetching = threading.Thread(target=read, daemon=True)
-            self._fetching.start()
+        Args:
+            dtype: The precision that the training will compute in.
+        """
+        if self._models.device.startswith("cuda") and self._models.controlnets_on is None and _is_ample(self._models, 2):
+            self._begin(dtype)
+
+    def steps_go(self, training: Training) -> None:
+        """The training's steps are captured, so that its weights lie where they will lie: have judgements captured as well."""
+        if self._steps_go.is_set() or not self._models.device.startswith("cuda") or training.course.offload:
+            return
+        self._place = training.network.place if _is_ample(self._models, 1) else None
+        self._steps_go.set()
+        if self._ahead is None:
+            self._begin(None)
+
+    def _begin(self, dtype: Any) -> None:  # noqa: ANN401 (torch.dtype)
+        self._prepared()
+        self._ahead = threading.Thread(target=self._look_ahead, args=(dtype,), daemon=True)
+        self._ahead.start()
+
+    def _look_ahead(self, dtype: Any) -> None:  # noqa: ANN401 (torch.dtype)
+        """In a thread and on a stream of its own: it waits for no step, nor any step for it."""
+        import torch
+
+        began = time.perf_counter()
+        # What is wrong is said when it is asked for again.
+        with contextlib.suppress(EasyPhotoError), torch.cuda.stream(torch.cuda.Stream(self._models.device)):  # type: ignore[no-untyped-call]
+            for kind in self.kinds:
+                self._models.controlnet(kind, dtype)
+            try:
+                if dtype is not None:
+                    self._prepared().open(dtype, beside=True)
+                logger.info("ready for the first step %.2f s after that was begun", time.perf_counter() - began)
+                self._steps_go.wait()
+                began = time.perf_counter()
+                if self._place is not None:
+                    self._prepared().prepare(self._place, beside=True)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._renderer = None
+            torch.cuda.current_stream().synchronize()
+            logger.info("judgements are captured, %.2f s after the first step", time.perf_counter() - began)
+
+    def _prepared(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = Renderer(self._models, [trial.job for trial in self._trials])
+        return self._renderer
+
+    def rest(self) -> None:
+        """Wait for what goes on beside the training, and begin nothing new."""
+        self._steps_go.set()
+        if self._ahead is not None:
+            self._ahead.join()
 
     def judge(self, folder: Path, step: int, merged: bool, hooks: JudgeHooks) -> CheckpointScore:
         """Render every template with the weights as they are, and score the pictures.
@@ -101,13 +163,10 @@ class Judge:
         """All pictures at once, with the LoRA as it is trained; None where this is no GPU, or its memory does not hold them."""
         if not self._together or not self._models.device.startswith("cuda"):
             return None
-        if self._fetching is not None:
-            self._fetching.join()
+        self.rest()
         network.refresh()
         try:
-            if self._renderer is None:
-                self._renderer = Renderer(self._models, [trial.job for trial in self._trials])
-            return self._renderer.render(network.place, lambda _done, _total: hooks.before_step())
+            return self._prepared().render(network.place, lambda _done, _total: hooks.before_step())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -115,9 +174,12 @@ class Judge:
         give_back(self._models.device)
         return None
 
-    def score(
-        self, painted: Iterable[Pixels], folder: Path, step: int, merged: bool, hooks: JudgeHooks
-    ) -> CheckpointScore:
+    def spare(self) -> None:
+        """Keep nothing on the GPU from one judgement to the next, from now on: its memory is needed."""
+        self.rest()
+        self._renderer, self._together = None, False
+
+    def score(self, painted: Iterable[Pixels], folder: Path, step: int, merged: bool, hooks: JudgeHooks) -> CheckpointScore:
         """Save and score pictures of all templates; as `judge`."""
         label = "merged" if merged else f"step-{step:06d}"
         pictures, scores, began = [], [], time.perf_counter()
@@ -138,6 +200,17 @@ class Judge:
         if face is None:
             return 0.0
         return round(1.0 - _distance(self._tools, photo, face, self._person), 6)
+
+
+def _is_ample(models: Models, times: int) -> bool:
+    """Whether the GPU has so many times what judgements take, besides what the training has by now."""
+    ours = gpu_memory_gib(models.device)
+    if ours is None:
+        return False
+    import torch
+
+    pictures = (PROFILES[models.family].first_size / 512) ** 2
+    return ours - torch.cuda.memory_reserved(models.device) / GIB > times * pictures * _JUDGEMENT_GIB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from easyphoto.engine.models import Models, load_models
-from easyphoto.errors import JobFailed
+from easyphoto.errors import JobFailed, SpecError
 from easyphoto.families import Family
 from easyphoto.records import PreparedSet
 from easyphoto.specs import LoraSpec, OptimSpec, TrainSpec
@@ -21,12 +21,14 @@ from easyphoto.training.lora import LoraNetwork
 from easyphoto.training.memory import placed, set_aside
 from easyphoto.training.optimizer import Optimizer
 from easyphoto.training.planner import WEIGHTS, Course, choose, ladder, needed_gib
+from easyphoto.training.streaming import LEAST_SLOTS
 from easyphoto.training.trainer import Training
 from tests.tiny_xl import make_tiny_sdxl
 from tests.training.plain import PlainTraining
 
 STEPS = 4
 LOW = Course(micro=1, merged=False, checkpointing=True, offload=True)
+STREAMED = replace(LOW, streamed=2)
 COURSES = [
     Course(),
     Course(micro=1),
@@ -34,6 +36,9 @@ COURSES = [
     Course(checkpointing=True),
     Course(micro=2, merged=False, checkpointing=True),
     LOW,
+    STREAMED,
+    replace(LOW, streamed=4),
+    Course(micro=2, merged=False, streamed=3, offload=True),
 ]
 
 
@@ -90,7 +95,7 @@ def test_every_course_is_the_plain_recipe(models: Models, prepared: PreparedSet,
 
 
 @pytest.mark.parametrize("text", [True, False], ids=["text trained", "text frozen"])
-@pytest.mark.parametrize("course", [Course(), LOW], ids=str)
+@pytest.mark.parametrize("course", [Course(), LOW, STREAMED], ids=str)
 def test_sdxl_too(tiny_xl: Models, prepared: PreparedSet, steady: TrainSpec, course: Course, text: bool) -> None:
     optim = replace(steady.optim, text_learning_rate=1e-4 if text else 0.0)
     spec = replace(steady, family=Family.SDXL, optim=optim, lora=LoraSpec(rank=2, alpha=1.0, text_encoder=text))
@@ -174,7 +179,7 @@ def test_the_last_rung_says_what_went_wrong(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Training, "_whole_step", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(JobFailed, match=r"does not hold this training \(all pictures at once\); close what else uses the GPU"):
         trained(models, [learner(models, prepared, steady)], Course(), 1)
 
 
@@ -189,11 +194,30 @@ def test_the_ladder_leads_to_where_least_is_needed(steady: TrainSpec) -> None:
         assert needs[0] == max(needs)
         assert needs[-1] == min(needs)
         assert choose(spec, 1000.0)[0] == Course(micro=4)
-        assert choose(spec, 0.5)[-1].offload
+        with pytest.raises(SpecError, match=r"the GPU has 0.01 GiB for this training, which takes .* GiB at least"):
+            choose(spec, 0.01)
         for memory in (4.0, 6.0, 8.0, 12.0, 24.0):
             chosen = choose(spec, memory)
             assert needed_gib(chosen[0], spec) <= memory or len(chosen) == 1
     assert choose(steady, None) == (Course(),)
+
+
+@pytest.mark.parametrize("text", [True, False], ids=["text trained", "text frozen"])
+def test_sdxl_is_planned_for_small_cards(text: bool) -> None:
+    spec = TrainSpec.for_family("a", Path("base"), Family.SDXL)
+    spec = replace(spec, lora=replace(spec.lora, text_encoder=text))
+    slots = []
+    for memory in (3.0, 4.0, 6.0):
+        rungs = choose(spec, memory)
+        slots.append(rungs[0].streamed)
+        assert needed_gib(rungs[0], spec) <= memory
+        assert [rung.streamed for rung in rungs] == sorted((rung.streamed for rung in rungs), reverse=True)
+        assert rungs[-1].streamed == LEAST_SLOTS
+    assert 0 < slots[0] <= slots[1] < slots[2] < 70
+    with pytest.raises(SpecError, match=r"the GPU has 1.80 GiB for this training, .*1024 px, rank 32"):
+        choose(spec, 1.8)
+    assert choose(spec, 24.0)[0].streamed == 0
+
 
 
 def test_half_precision_leaves_an_overflowing_step_out_and_goes_on() -> None:

@@ -142,8 +142,8 @@ say(kind="cancelled", message="stopped", code="cancelled")
 sys.exit(130)
 """
 FORSAKEN = """
-(job / "ready").write_text("")
 say(kind="progress", step=1, total=100)
+(job / "ready").write_text("")
 os.read(0, 1)
 (job / "noticed").write_text("the parent is gone")
 sys.exit(130)
@@ -172,7 +172,7 @@ def test_a_listener_that_raises_leaves_no_worker_behind(
 def test_a_deaf_worker_is_killed_after_a_while(
     fake, spec: TrainSpec, prepared: PreparedSet, store: PeopleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("easyphoto.training.launch._PATIENCE", 0.5)
+    monkeypatch.setattr("easyphoto.training.child.PATIENCE", 0.5)
     deaf = (
         'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(job / "pid").write_text(str(os.getpid()))\n'
         'say(kind="progress", step=1)\ntime.sleep(60)'

@@ -28,10 +28,19 @@ from easyphoto.training.trainer import Training
 class MadeUpJudge:
     """Renders nothing; a checkpoint is worth what `worth` says for its step, the merge 0.9."""
 
-    templates = 2
+    templates, kinds = 2, frozenset()
 
     def __init__(self, worth: dict[int, float]) -> None:
         self.worth = worth
+
+    def fetch(self, _dtype) -> None:
+        """Nothing to do beside the training on a CPU."""
+
+    def steps_go(self, _training) -> None:
+        """Nothing either."""
+
+    def rest(self) -> None:
+        """Nothing was begun."""
 
     def paint_together(self, _network, _hooks) -> None:
         """Not on a CPU."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from easyphoto.errors import JobFailed, SpecError
 from easyphoto.records import PreparedSet
@@ -31,6 +32,16 @@ def test_two_processes_learn_what_one_learns(spec: TrainSpec, prepared: Prepared
     for key, wanted in ours.items():
         distance = np.linalg.norm(theirs[key].astype(np.float32) - wanted.astype(np.float32))
         assert distance <= 2e-3 * np.linalg.norm(wanted.astype(np.float32)) + 1e-6, key
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < PROCESSES, reason="needs two CUDA devices")
+def test_two_gpus_learn_what_one_learns(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore) -> None:
+    """Over NCCL; both trainings end by themselves."""
+    optim = replace(spec.optim, learning_rate=1e-4, text_learning_rate=1e-4)
+    steady = replace(spec, optim=optim, device="cuda")
+    alone, shared = (launch.train(steady, prepared, store, LaunchOptions(gpus=gpus)) for gpus in (1, PROCESSES))
+    np.testing.assert_allclose(shared.losses, alone.losses, rtol=5e-3)
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused(spec: TrainSpec, prepared: PreparedSet, store: PeopleStore) -> None:

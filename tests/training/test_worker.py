@@ -105,3 +105,15 @@ def test_the_workers_errors_arrive_as_what_they_are(
 ) -> None:
     with pytest.raises(InputError, match="base model"):
         train(replace(spec, base_model=tmp_path), prepared, store, LaunchOptions())
+
+
+def test_all_workers_work_in_one_folder(tmp_path: Path) -> None:
+    """What a worker's cuDNN has compiled is found again in the same folder alone."""
+    code = "import os, sys; from easyphoto.training import worker; worker.main(['nothing-here']); print(os.getcwd())"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    (tmp_path / "nothing-here").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == str(PROJECT_ROOT)
+    assert (tmp_path / "nothing-here" / "events.jsonl").exists(), "its job is where it was said to be"
