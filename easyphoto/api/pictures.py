@@ -96,8 +96,14 @@ def refuse_unreadable(pictures: Sequence[Handed], all_of_them: bool) -> None:
     Raises:
         BadFields: Names every picture that cannot be read, with the reason.
     """
-    faults = [fault for picture in pictures if (fault := _fault(picture))]
-    if faults and (all_of_them or len(faults) == len(pictures)):
+    faults = []
+    for picture in pictures:
+        fault = _fault(picture)
+        if fault is None and not all_of_them:
+            return  # the others are left for the verdicts
+        if fault is not None:
+            faults.append(fault)
+    if faults:
         raise BadFields(faults, code="bad_photo")
 
 
