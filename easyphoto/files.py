@@ -8,8 +8,8 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable
-from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from easyphoto.errors import EasyPhotoError, NotFound, StorageError
 
@@ -77,12 +77,7 @@ def write_new(path: Path, data: bytes) -> None:
         StorageError: The disk is full, read-only or closed to us.
         NotFound: The folder does not exist.
     """
-    try:
-        with path.open("xb", buffering=0) as file:
-            _write_all(file, data)
-            begin_writing(file.fileno())
-    except OSError as error:
-        raise storage_error(path, error) from error
+    _write(path, data, "xb", begin=True)
 
 
 def write_plainly(path: Path, data: bytes) -> None:
@@ -92,21 +87,23 @@ def write_plainly(path: Path, data: bytes) -> None:
         StorageError: The disk is full, read-only or closed to us.
         NotFound: The folder does not exist.
     """
+    _write(path, data, "wb")
+
+
+def _write(path: Path, data: bytes, mode: Literal["xb", "wb"], begin: bool = False) -> None:
+    """Write without a buffer, which costs a small file more than the writing."""
+    left = memoryview(data)
     try:
-        with path.open("wb", buffering=0) as file:
-            _write_all(file, data)
+        with path.open(mode, buffering=0) as file:
+            while left:  # a disk that fills takes a part at first
+                left = left[file.write(left) :]
+            if begin:
+                _begin_writing(file.fileno())
     except OSError as error:
         raise storage_error(path, error) from error
 
 
-def _write_all(file: FileIO, data: bytes) -> None:
-    """Write without a buffer, which costs a small file more than the writing; a disk that fills takes a part at first."""
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
-
-
-def begin_writing(descriptor: int) -> None:
+def _begin_writing(descriptor: int) -> None:
     """Let the disk begin with what was written, where the system takes such advice; several flushes then wait for one write."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

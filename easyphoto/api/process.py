@@ -28,7 +28,7 @@ from easyphoto.settings import Settings
 _BACKLOG = 2048
 _SWITCH = 0.0001
 """Seconds that one thread may keep the others from Python's lock. With the usual 5 ms, a thread that writes a job down waits as
-long after each of its fifty looks at the disk, while the main thread answers others."""
+long after each of its many looks at the disk, while the main thread answers others."""
 _PATIENCE = 5
 """Seconds that answers under way get when the server ends."""
 

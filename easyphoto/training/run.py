@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from easyphoto.engine.models import Models, resolve_device
 from easyphoto.errors import Cancelled, JobFailed
@@ -40,9 +39,6 @@ from easyphoto.training.saving import StateWriter
 from easyphoto.training.team import ALONE, Team, check_team, joined
 from easyphoto.training.trainer import Hooks, Training, checkpoint_every, checkpoint_steps, fit
 from easyphoto.training.validation import Judge, JudgeHooks, make_judge
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
